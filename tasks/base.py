@@ -1,0 +1,327 @@
+"""The task contract. No torch here: `list` and `report` import tasks, and must answer at once.
+
+A task is a pydantic model: its fields are the settings a suite may change, checked strictly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from harness.errors import BrokenData, MissingData
+from harness.registry import Registry
+
+PAD = 0
+"""Token 0 pads inputs, and label 0 marks a position that no loss and no metric counts (as in the HRM paper's data)."""
+
+Array = Any
+"""A NumPy array or a torch tensor. What is typed so must use only operators and methods that both have."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows on their way through a model: torch tensors in training, NumPy arrays where a floor is computed.
+
+    inputs [B, S] tokens, labels [B, A] tokens (0 = position not scored), puzzle_ids [B], and `facts`: what else a
+    verifier needs to know about each row ([B] or [B, …] each).
+    """
+
+    inputs: Array
+    labels: Array
+    puzzle_ids: Array
+    facts: dict[str, Array] = field(default_factory=dict)
+
+    def map(self, change: Callable[[Array], Array]) -> Batch:
+        """The same batch with `change` applied to every array."""
+        return Batch(
+            change(self.inputs),
+            change(self.labels),
+            change(self.puzzle_ids),
+            {name: change(value) for name, value in self.facts.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split as arrays; row i of each belongs to example i.
+
+    inputs [N, S] and labels [N, A] unsigned tokens; difficulty [N] float32 (its unit is the task's `difficulty_unit`);
+    puzzle_ids [N] int32, 0 where the task has none; groups [N] str, for accuracy by group (a length, a rating band);
+    facts: arrays [N, …] for the verifier. `ids` are derived from the content, so they name an example in every run.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    difficulty: np.ndarray
+    puzzle_ids: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    facts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.inputs)
+        for name, array in self._arrays():
+            if len(array) != n:
+                raise ValueError(f"Examples.{name} has {len(array)} rows, inputs has {n}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, dict):
+                yield from ((f"facts.{name}", value[name]) for name in sorted(value))
+            elif value is not None:
+                yield f.name, value
+
+    def __getitem__(self, rows: Any) -> Examples:
+        """The examples at an index array, a mask or a slice."""
+        picked = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Examples(**{
+            name: {k: v[rows] for k, v in value.items()} if isinstance(value, dict)
+            else None if value is None else value[rows]
+            for name, value in picked.items()
+        })  # fmt: skip
+
+    def batch(self, rows: Any = slice(None)) -> Batch:
+        """The rows as a NumPy batch."""
+        part = self[rows]
+        ids = part.puzzle_ids if part.puzzle_ids is not None else np.zeros(len(part), np.int32)
+        return Batch(part.inputs, part.labels, ids, part.facts)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """[N] str: twelve hex digits of a hash of each example's content."""
+        ids = self.puzzle_ids if self.puzzle_ids is not None else np.zeros(len(self), np.int32)
+        return np.array([
+            hashlib.sha256(x.tobytes() + b"|" + y.tobytes() + b"|" + p.tobytes()).hexdigest()[:12]
+            for x, y, p in zip(self.inputs, self.labels, ids.astype(np.int64), strict=True)
+        ])  # fmt: skip
+
+    def digest(self) -> str:
+        """A hash of every byte, with names, shapes and types: the data content hash of a cell's id."""
+        total = hashlib.sha256()
+        for name, array in self._arrays():
+            total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()
+
+    def with_groups(self, groups: Sequence[str]) -> Examples:
+        return replace(self, groups=np.asarray(groups))
+
+
+class RowRandom(Protocol):
+    """Random numbers for augmentation on the device, one independent stream per row (see harness/training/random.py).
+
+    A row's numbers depend on (task, seed, position in the stream) alone, so every arm sees the same augmented example.
+    """
+
+    def uniform(self, *shape: int) -> Array: ...  # [B, *shape] float32 in [0, 1)
+
+    def integers(self, high: int, *shape: int) -> Array: ...  # [B, *shape] int64 in [0, high)
+
+    def permutation(self, n: int) -> Array: ...  # [B, n] int64, each row a permutation of 0 … n−1
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Where local copies of real data sets lie (`--data DIR`, HRM_BENCH_DATA), if anywhere."""
+
+    root: Path | None = None
+
+    def file(self, name: str, *, remedy: str) -> Path:
+        """The path of a file such as `sudoku-extreme/train.csv`; MissingData when it is not there."""
+        if self.root is None:
+            raise MissingData("no data folder is set (--data DIR or HRM_BENCH_DATA)", remedy)
+        path = self.root / name
+        if not path.is_file():
+            raise MissingData(f"{path} is not there", remedy)
+        return path
+
+
+Splits = dict[str, Examples]
+"""`train`, `validation`, `test`, and any number of out-of-distribution splits whose names start with `ood-`."""
+
+
+class Task(BaseModel):
+    """One task. Subclass it, give the class variables, `splits`, and whatever else differs from the defaults.
+
+    Fields are settings: `max_length: int = Field(12, ge=1)`. A suite that names another key is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    # -- who it is ---------------------------------------------------------------------------------------------
+    name: ClassVar[str] = ""  # set by register_task
+    version: ClassVar[int] = 1  # raise it whenever the same settings give other data or another verdict
+    summary: ClassVar[str] = ""  # one sentence for `list` and the report
+    source: ClassVar[str] = "generated"  # where the data come from
+    licence: ClassVar[str] = "generated here (MIT)"
+    real_data: ClassVar[bool] = False
+    exact_means: ClassVar[str] = "every position of the answer equals the label"
+    difficulty_unit: ClassVar[str] = "difficulty"
+    floor_note: ClassVar[str] = "most frequent training answer, or the input copied, whichever is better"
+
+    # -- what it looks like to a model -------------------------------------------------------------------------
+    causal: ClassVar[bool] = False
+    masked: ClassVar[bool] = False  # hide padding from attention (sequences of several lengths)
+
+    # -- suites that a plug-in adds itself to: {"tiny": {"seeds": 2, "settings": {…}, "recipe": {…}}} -------------
+    suites: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    # -- splits that can't be disjoint from train, with the reason -----------------------------------------------
+    in_sample: ClassVar[dict[str, str]] = {}
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Symbol of each token id; [0] is padding."""
+        raise NotImplementedError
+
+    @property
+    def sequence_length(self) -> int:
+        """S of the training split. An out-of-distribution split may be longer."""
+        raise NotImplementedError
+
+    @property
+    def answer_length(self) -> int:
+        """A: a model's logits are read at the first A positions. S for grids (the default), 1 for a class."""
+        return self.sequence_length
+
+    @property
+    def num_puzzles(self) -> int:
+        """Rows of the puzzle-embedding table; id 0 is blank, so a task without puzzle ids has 1."""
+        return 1
+
+    def splits(self, seed: int, data: DataFolder) -> Splits:
+        """All splits. Only `train` may depend on `seed`: every seed sees the same test set (seeds × examples cross).
+
+        Raises MissingData when real data are absent, BrokenData when they are there but wrong.
+        """
+        raise NotImplementedError
+
+    # -- what is right -----------------------------------------------------------------------------------------
+    def correct(self, batch: Batch, prediction: Array) -> Array:
+        """[B] bool: the one definition of a right answer, for halting targets, metrics and stopping alike.
+
+        prediction [B, A] holds token ids. The default compares with the label wherever it is scored.
+        Must work on torch tensors and on NumPy arrays: use operators and methods that both have.
+        """
+        return ((prediction == batch.labels) | (batch.labels == PAD)).all(-1)
+
+    def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
+        """Further figures per example, name → [B] (bool or float); their means go into metrics.csv."""
+        return {}
+
+    def metric_notes(self) -> dict[str, str]:
+        """A sentence on each figure that `metrics` gives."""
+        return {}
+
+    # -- symmetries --------------------------------------------------------------------------------------------
+    def augment(self, batch: Batch, random: RowRandom) -> Batch:
+        """A random equivalent of each row, as tensor operations on the device. Default: no augmentation."""
+        return batch
+
+    def canonical(self, examples: Examples) -> np.ndarray:
+        """[N, …] or [N]: equal rows for inputs that are the same up to the task's symmetries. Default: the input."""
+        return examples.inputs
+
+    # -- text --------------------------------------------------------------------------------------------------
+    def decode(self, tokens: np.ndarray) -> str:
+        """Tokens [L] as text for a reader; padding is dropped."""
+        words = [self.vocabulary[int(t)] for t in tokens if t != PAD]
+        return ("" if all(len(w) == 1 for w in words) else " ").join(words)
+
+    # -- helpers -----------------------------------------------------------------------------------------------
+    def floor(self, splits: Splits) -> float:
+        """Exact accuracy on `test` of the better trivial predictor: the most frequent training answer, or a copy.
+
+        The most frequent answer is found over label rows; copying counts only where inputs and answers align.
+        """
+        train, test = splits["train"], splits["test"]
+        batch = test.batch()
+        answers, counts = np.unique(train.labels, axis=0, return_counts=True)
+        constant = np.broadcast_to(answers[counts.argmax()], test.labels.shape)
+        scores = [float(np.mean(self.correct(batch, constant)))]
+        if test.inputs.shape == test.labels.shape:
+            scores.append(float(np.mean(self.correct(batch, test.inputs))))
+        return max(scores)
+
+    def check(self, splits: Splits) -> None:
+        """Refuse data that would make a verdict worthless: empty splits, labels judged wrong, leaks between splits.
+
+        Splits must be pairwise disjoint up to the task's symmetries, but for those declared `in_sample`.
+        """
+        for name in ("train", "validation", "test"):
+            if len(splits.get(name, ())) == 0:
+                raise BrokenData(f"task {self.name}: the split {name} is empty; its settings leave no examples")
+        for name, part in splits.items():
+            right = np.asarray(self.correct(part.batch(), part.labels))
+            if not right.all():
+                row = int(np.flatnonzero(~right)[0])
+                raise BrokenData(f"task {self.name}: split {name}, row {row}: the label is not a right answer")
+        keys = {name: _row_keys(self.canonical(part)) for name, part in splits.items() if name not in self.in_sample}
+        for a, b in combinations(keys, 2):
+            shared = len(set(keys[a]) & set(keys[b]))
+            if shared:
+                raise BrokenData(f"task {self.name}: {shared} examples stand in both {a} and {b}, up to symmetry")
+
+
+def _row_keys(rows: np.ndarray) -> list[bytes]:
+    return [np.ascontiguousarray(row).tobytes() for row in rows]
+
+
+TASKS: Registry[Callable[..., Task]] = Registry("task")
+
+
+def register_task(name: str, **preset: Any) -> Callable[[type[Task]], type[Task]]:
+    """Class decorator: makes the task known as `name`. `preset` fixes other defaults (`side=6`), so that one class
+    may serve several names; decorate once per name."""
+
+    def register(cls: type[Task]) -> type[Task]:
+        if preset:
+            overridden = {
+                key: (cls.model_fields[key].annotation, _with_default(cls.model_fields[key], value))
+                for key, value in preset.items()
+            }
+            from pydantic import create_model
+
+            named = create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **overridden)  # type: ignore[call-overload]
+            named.__doc__ = cls.__doc__
+        else:
+            named = cls
+        named.name = name
+        TASKS.add(name, named)
+        return cls
+
+    return register
+
+
+def _with_default(info: Any, value: Any) -> Any:
+    changed = info._copy()
+    changed.default = value
+    return changed
+
+
+def create_task(name: str, settings: dict[str, Any] | None = None) -> Task:
+    """The task `name` with settings. Raises UserError naming the key for a setting it does not have."""
+    from pydantic import ValidationError
+
+    from harness.errors import UserError, did_you_mean
+
+    cls = TASKS.get(name)
+    try:
+        # through JSON, where a list may stand for a tuple while types stay strict otherwise
+        return cls.model_validate_json(json.dumps(settings or {}))  # type: ignore[attr-defined, no-any-return]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "settings"
+        hint = did_you_mean(key, cls.model_fields) if problem["type"] == "extra_forbidden" else ""  # type: ignore[attr-defined]
+        raise UserError(f"task {name}: settings.{key}: {problem['msg']}{hint}") from None
