@@ -1,0 +1,227 @@
+"""Every table's columns, with a sentence each. Writers check against it, readers rely on it, docs/tables.md shows it.
+
+A cell writes its share of each table into its run folder; `collect` joins the shares. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its meaning; a results folder of another version is refused, never misread."""
+
+
+class Column(NamedTuple):
+    name: str
+    kind: str  # "str", "int", "float" or "bool": how readers parse it; an empty field means "does not apply"
+    meaning: str
+
+
+def _columns(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(*row) for row in rows)
+
+
+CELL = _columns(
+    ("cell_id", "str", "Hash of every resolved field that can change a number of this cell."),
+    ("task", "str", "Task as named in the suite."),
+    ("arm", "str", "Arm: a model as configured and matched in the suite."),
+    ("seed", "int", "Seed: data and stream depend on (task, seed), initial weights on (arm, seed)."),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "runs": CELL
+    + _columns(
+        ("status", "str", "finished, failed, diverged, interrupted, or skipped (data absent)."),
+        ("reason", "str", "Why a cell is not finished, and the remedy."),
+        ("suite", "str", "Suite that asked for the cell."),
+        ("model", "str", "Registered model the arm is built from."),
+        ("match_reference", "str", "Arm that this arm is matched to; empty for a reference arm."),
+        ("match_rule", "str", "What is equal between the two: params, train_flops or inference_flops."),
+        ("match_error_core", "float", "Core parameters, this arm over its reference, minus 1."),
+        ("match_error_total", "float", "All trained parameters, this arm over its reference, minus 1."),
+        ("parameters_core", "int", "Trained parameters without embeddings, heads and puzzle table."),
+        ("parameters_embeddings", "int", "Trained parameters of token and position embeddings."),
+        ("parameters_heads", "int", "Trained parameters of the output head and the halting head."),
+        ("parameters_puzzle_table", "int", "Trained numbers of the puzzle-embedding table."),
+        ("parameters_never_trained", "int", "Fixed numbers the model owns (initial states)."),
+        ("parameters_total", "int", "Core, embeddings, heads and puzzle table together."),
+        ("layers_per_segment", "int", "Layer applications in one segment."),
+        ("layers_per_answer", "int", "Layer applications per answer at the trained number of segments."),
+        ("segments", "int", "Largest number of segments in training, and the depth of `fixed` evaluation."),
+        ("flops_per_update", "float", "FLOPs of one update of the whole batch, all passes counted as they run."),
+        ("flops_train", "float", "FLOPs of the whole training run."),
+        ("flops_per_answer", "float", "FLOPs of one answer at the trained number of segments."),
+        ("budget_kind", "str", "updates, examples, train_flops or seconds."),
+        ("budget", "float", "The budget in that unit."),
+        ("batch_size", "int", "Rows per update."),
+        ("updates", "int", "Optimizer updates made."),
+        ("examples_seen", "int", "Examples drawn from the stream."),
+        ("examples_distinct", "int", "Different training examples among them, before augmentation."),
+        ("seconds_train", "float", "Seconds of training, evaluation excluded. Compare only on one machine."),
+        ("seconds_evaluation", "float", "Seconds of evaluation."),
+        ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
+        ("floor", "float", "Exact accuracy of the better trivial predictor on test."),
+        ("selected_update", "int", "Update of the evaluation point chosen on validation."),
+        ("validation_exact", "float", "Exact accuracy on validation at that point."),
+        ("final_validation_exact", "float", "Exact accuracy on validation at the last point."),
+        ("test_exact", "float", "Exact accuracy on test at the trained number of segments (rule `fixed`)."),
+        ("test_exact_model", "float", "Exact accuracy on test when the arm halts by its own rule."),
+        ("test_exact_oracle", "float", "Share of test examples right at any segment up to the trained number."),
+        ("test_token", "float", "Token accuracy on test, rule `fixed`: scored positions right."),
+        ("test_halting_step", "float", "Mean segments used on test when the arm halts by its own rule."),
+        ("train_examples", "int", "Examples in the training split."),
+        ("validation_examples", "int", "Validation examples scored."),
+        ("test_examples", "int", "Test examples scored."),
+        ("data_hash", "str", "Hash of every byte of the splits."),
+        ("task_version", "int", "Version of the task's code."),
+        ("device", "str", "cpu or the CUDA device's name."),
+        ("precision", "str", "Arithmetic of the forward pass: float32, bfloat16 or float64."),
+        ("threads", "int", "CPU threads of the cell."),
+        ("engine", "str", "Training engine."),
+        ("numerics_version", "int", "Raised when the code's arithmetic changes."),
+        ("started", "str", "Start, UTC."),
+        ("harness_version", "str", "Version of HRM-Bench."),
+        ("commit", "str", "Git commit, with + when the tree had changes; empty outside git."),
+        ("python", "str", "Python version."),
+        ("torch", "str", "torch version."),
+        ("numpy", "str", "NumPy version."),
+        ("machine", "str", "Processor model, cores and system."),
+        ("config", "str", "Resolved model configuration, JSON."),
+        ("recipe", "str", "Resolved recipe, JSON."),
+        ("settings", "str", "Resolved task settings, JSON."),
+        ("notes", "str", "What the task says of its data, and what the runner had to say, | between sentences."),
+        ("run_folder", "str", "Folder of the run, relative to the results folder."),
+    ),
+    "curves": CELL
+    + _columns(
+        ("updates", "int", "Updates made at this evaluation point."),
+        ("examples", "int", "Examples drawn from the stream so far."),
+        ("flops", "float", "Training FLOPs so far."),
+        ("seconds", "float", "Training seconds so far, evaluation excluded."),
+        ("learning_rate", "float", "Learning rate of the last update."),
+        ("train_loss", "float", "Mean loss per row since the point before."),
+        ("train_exact", "float", "Exact accuracy of the rows that halted since the point before."),
+        ("train_segments", "float", "Mean segments of those rows."),
+        ("validation_exact", "float", "Exact accuracy on validation, rule `fixed`."),
+        ("validation_token", "float", "Token accuracy on validation, rule `fixed`."),
+        ("selected", "bool", "Whether this point was chosen on validation."),
+    ),
+    "depth": CELL
+    + _columns(
+        ("split", "str", "test or an out-of-distribution split."),
+        ("segments", "int", "Segments allowed."),
+        ("exact", "float", "Exact accuracy after exactly that many segments."),
+        ("token", "float", "Token accuracy after exactly that many segments."),
+        ("exact_model", "float", "Exact accuracy when the arm halts by its own rule, at most that many segments."),
+        ("exact_oracle", "float", "Share of examples right at any segment up to that many."),
+        ("flops_per_answer", "float", "FLOPs of one answer at that many segments."),
+        ("beyond_training", "bool", "Whether that is deeper than the arm was trained."),
+        ("examples", "int", "Examples scored."),
+    ),
+    "halting": CELL
+    + _columns(
+        ("split", "str", "test or an out-of-distribution split."),
+        ("halting_step", "int", "Segment at which the arm halts by its own rule."),
+        ("count", "int", "Examples that halt there."),
+        ("exact", "float", "Exact accuracy of those examples."),
+        ("difficulty", "float", "Their mean difficulty, in the task's unit."),
+    ),
+    "metrics": CELL
+    + _columns(
+        ("split", "str", "Split."),
+        ("group", "str", "Group of examples (a length, a band), or `all`."),
+        ("metric", "str", "exact, token, or a further figure that the task defines."),
+        ("stopping", "str", "fixed, model or oracle."),
+        ("value", "float", "Mean over the examples."),
+        ("examples", "int", "Examples."),
+    ),
+    "examples": CELL
+    + _columns(
+        ("split", "str", "Split."),
+        ("example_id", "str", "Hash of the example's content: the same in every run."),
+        ("group", "str", "Group within the task."),
+        ("difficulty", "float", "Difficulty, in the task's unit."),
+        ("correct", "bool", "Right at the trained number of segments (rule `fixed`)."),
+        ("correct_model", "bool", "Right when the arm halts by its own rule."),
+        ("correct_oracle", "bool", "Right at any segment up to the trained number."),
+        ("token", "float", "Share of scored positions right, rule `fixed`."),
+        ("halting_step", "int", "Segment at which the arm halts by its own rule."),
+        ("correct_by_segment", "str", "One digit per segment, 1 for right."),
+        ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
+    ),
+    "levels": _columns(
+        ("task", "str", "Task."),
+        ("arm", "str", "Arm."),
+        ("split", "str", "Split."),
+        ("metric", "str", "Metric."),
+        ("stopping", "str", "Stopping rule."),
+        ("mean", "float", "Mean over seeds and examples."),
+        ("low", "float", "Lower end of the 95 % interval over seeds and examples."),
+        ("high", "float", "Upper end."),
+        ("seeds", "int", "Seeds."),
+        ("examples", "int", "Test examples, the same for every seed."),
+        ("seed_sd", "float", "Standard deviation between seeds."),
+        ("floor", "float", "The task's floor on test; empty for other splits."),
+        ("cells", "str", "Cell ids behind the figure, space between."),
+    ),
+    "comparisons": _columns(
+        ("task", "str", "Task."),
+        ("split", "str", "Split."),
+        ("metric", "str", "Metric."),
+        ("stopping", "str", "Stopping rule."),
+        ("arm_a", "str", "First arm: the difference is arm_a minus arm_b."),
+        ("arm_b", "str", "Second arm."),
+        ("role", "str", "primary (fixed in the suite before the run) or secondary."),
+        ("matching_rule", "str", "How arm_b was matched to arm_a, or the other way round."),
+        ("mean_a", "float", "Mean of arm_a over the paired seeds."),
+        ("mean_b", "float", "Mean of arm_b over the paired seeds."),
+        ("difference", "float", "mean_a − mean_b, as a fraction."),
+        ("low", "float", "Lower end of the paired 95 % interval over seeds and examples."),
+        ("high", "float", "Upper end."),
+        ("p", "float", "Exact two-sided sign-flip test over seeds."),
+        ("p_adjusted", "float", "Holm over the suite's primary comparisons; empty for secondary ones."),
+        ("seeds", "int", "Seeds that both arms finished."),
+        ("examples", "int", "Examples that both arms answered."),
+        ("smallest_detectable", "float", "Difference this design sees with 80 % power at 5 %."),
+        ("verdict", "str", "better, worse, no difference, cannot tell, or shown, no verdict (too few seeds)."),
+        ("sentence", "str", "The verdict as a sentence."),
+        ("cells", "str", "Cell ids behind the figure, space between."),
+    ),
+}
+
+RUN_TABLES = ("curves", "depth", "halting", "metrics", "examples")
+"""Tables of which every finished run folder holds a share."""
+
+
+def names(table: str) -> list[str]:
+    return [column.name for column in TABLES[table]]
+
+
+def check_rows(table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raise KeyError when a row lacks a column or has one that the schema does not know."""
+    expected = set(names(table))
+    for row in rows:
+        if row.keys() != expected:
+            raise KeyError(f"table {table}: columns {sorted(row.keys() ^ expected)} missing or unknown")
+
+
+def markdown() -> str:
+    """docs/tables.md: every table with a sentence per column."""
+    parts = [
+        "# The tables\n",
+        "Generated from `harness/tables.py` by `python -m harness.tables`; a test keeps it true.",
+        "Fractions are between 0 and 1. An empty field means that the column does not apply.\n",
+    ]
+    for table, columns in TABLES.items():
+        file = "examples.csv.gz" if table == "examples" else f"{table}.csv"
+        parts.append(f"## {file}\n\n| column | type | meaning |\n|---|---|---|")
+        parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in columns]
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    Path("docs/tables.md").write_text(markdown(), encoding="utf-8")
