@@ -32,7 +32,7 @@ CELL = _columns(
 TABLES: dict[str, tuple[Column, ...]] = {
     "runs": CELL
     + _columns(
-        ("status", "str", "finished, failed, diverged, interrupted, or skipped (data absent)."),
+        ("status", "str", "finished, failed, diverged, interrupted, planned (not started), or skipped (data absent)."),
         ("reason", "str", "Why a cell is not finished, and the remedy."),
         ("suite", "str", "Suite that asked for the cell."),
         ("model", "str", "Registered model the arm is built from."),
@@ -179,8 +179,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("difference", "float", "mean_a − mean_b, as a fraction."),
         ("low", "float", "Lower end of the paired 95 % interval over seeds and examples."),
         ("high", "float", "Upper end."),
-        ("p", "float", "Exact two-sided sign-flip test over seeds."),
-        ("p_adjusted", "float", "Holm over the suite's primary comparisons; empty for secondary ones."),
+        ("p", "float", "Two-sided p of the interval's procedure: 1 − the largest confidence that leaves out zero."),
+        ("p_adjusted", "float", "Holm over the primary comparisons with enough seeds; decides. Empty for others."),
+        ("p_sign_flip", "float", "Exact two-sided sign-flip test over seeds; beside the verdict, not behind it."),
         ("seeds", "int", "Seeds that both arms finished."),
         ("examples", "int", "Examples that both arms answered."),
         ("smallest_detectable", "float", "Difference this design sees with 80 % power at 5 %."),

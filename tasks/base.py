@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import create_model as pydantic_create_model
 
-from harness.errors import BrokenData, MissingData
+from harness.errors import BrokenData, MissingData, UserError, did_you_mean
 from harness.registry import Registry
 
 PAD = 0
@@ -84,12 +85,14 @@ class Examples:
 
     def __getitem__(self, rows: Any) -> Examples:
         """The examples at an index array, a mask or a slice."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Examples(**{
-            name: {k: v[rows] for k, v in value.items()} if isinstance(value, dict)
-            else None if value is None else value[rows]
-            for name, value in picked.items()
-        })  # fmt: skip
+        return Examples(
+            inputs=self.inputs[rows],
+            labels=self.labels[rows],
+            difficulty=self.difficulty[rows],
+            puzzle_ids=None if self.puzzle_ids is None else self.puzzle_ids[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            facts={name: value[rows] for name, value in self.facts.items()},
+        )
 
     def batch(self, rows: Any = slice(None)) -> Batch:
         """The rows as a NumPy batch."""
@@ -278,7 +281,7 @@ def _row_keys(rows: np.ndarray) -> list[bytes]:
     return [np.ascontiguousarray(row).tobytes() for row in rows]
 
 
-TASKS: Registry[Callable[..., Task]] = Registry("task")
+TASKS: Registry[type[Task]] = Registry("task")
 
 
 def register_task(name: str, **preset: Any) -> Callable[[type[Task]], type[Task]]:
@@ -286,42 +289,34 @@ def register_task(name: str, **preset: Any) -> Callable[[type[Task]], type[Task]
     may serve several names; decorate once per name."""
 
     def register(cls: type[Task]) -> type[Task]:
-        if preset:
-            overridden = {
-                key: (cls.model_fields[key].annotation, _with_default(cls.model_fields[key], value))
-                for key, value in preset.items()
-            }
-            from pydantic import create_model
-
-            named = create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **overridden)  # type: ignore[call-overload]
-            named.__doc__ = cls.__doc__
-        else:
-            named = cls
-        named.name = name
-        TASKS.add(name, named)
+        known = _with_defaults(cls, preset) if preset else cls
+        known.name = name
+        TASKS.add(name, known)
         return cls
 
     return register
 
 
-def _with_default(info: Any, value: Any) -> Any:
-    changed = info._copy()
-    changed.default = value
-    return changed
+def _with_defaults(cls: type[Task], preset: dict[str, Any]) -> type[Task]:
+    """A subclass whose fields have other defaults."""
+    changed: dict[str, Any] = {}
+    for key, value in preset.items():
+        info = cls.model_fields[key]._copy()
+        info.default = value
+        changed[key] = (info.annotation, info)
+    derived = pydantic_create_model(cls.__name__, __base__=cls, __module__=cls.__module__, **changed)
+    derived.__doc__ = cls.__doc__
+    return derived
 
 
 def create_task(name: str, settings: dict[str, Any] | None = None) -> Task:
     """The task `name` with settings. Raises UserError naming the key for a setting it does not have."""
-    from pydantic import ValidationError
-
-    from harness.errors import UserError, did_you_mean
-
     cls = TASKS.get(name)
     try:
         # through JSON, where a list may stand for a tuple while types stay strict otherwise
-        return cls.model_validate_json(json.dumps(settings or {}))  # type: ignore[attr-defined, no-any-return]
+        return cls.model_validate_json(json.dumps(settings or {}))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "settings"
-        hint = did_you_mean(key, cls.model_fields) if problem["type"] == "extra_forbidden" else ""  # type: ignore[attr-defined]
+        hint = did_you_mean(key, cls.model_fields) if problem["type"] == "extra_forbidden" else ""
         raise UserError(f"task {name}: settings.{key}: {problem['msg']}{hint}") from None

@@ -1,0 +1,138 @@
+"""`collect`: join what the cells wrote into the tables of a suite, then levels and comparisons.
+
+Everything is derived from the cells that the last plan lists, in the plan's order, so collecting twice gives the same
+bytes; runs that an earlier plan left in the folder stay on disk and out of the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from harness.analysis import compare
+from harness.analysis.results import PlannedCell, Suite, read_cells, read_suite, table_file
+from harness.errors import BrokenData
+from harness.files import read_json, write_atomically
+from harness.tables import RUN_TABLES, check_rows, names
+
+Row = dict[str, Any]
+
+
+def collect(results: Path) -> None:
+    """Write every table of `results/<suite>/`.
+
+    Raises UserError when the folder is absent or of another version, BrokenData when a run's files are not readable.
+    """
+    suite = read_suite(results)
+    runs = [_run_row(results, suite, cell) for cell in read_cells(results, suite)]
+    finished = [run for run in runs if run["status"] == "finished"]
+    write_table(results, "runs", runs)
+    for table in RUN_TABLES:
+        shares = [results / run["run_folder"] / table_file(table) for run in finished]
+        write_atomically(results / table_file(table), lambda out, s=shares, t=table: _join(s, t, out))
+    level_rows: list[Row] = []
+    comparison_rows: list[Row] = []
+    for task in suite.tasks:
+        of_task = [run for run in runs if run["task"] == task]
+        done = [run for run in of_task if run["status"] == "finished"]
+        if done:
+            answers = compare.read_answers(results, done)
+            level_rows += compare.levels(suite, task, of_task, answers)
+            comparison_rows += compare.comparisons(suite, task, of_task, answers)
+    write_table(results, "levels", level_rows)
+    write_table(results, "comparisons", compare.decide(suite, comparison_rows))
+
+
+def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:
+    """The cell's record; for a cell without one, a row that says why there is none."""
+    if cell.status == "skipped" or cell.run_folder is None:
+        return _empty_row(suite, cell, "skipped", cell.reason or "skipped, no reason given")
+    folder = results / cell.run_folder
+    record = folder / "record.json"
+    if not record.is_file():
+        if folder.is_dir():
+            return _empty_row(suite, cell, "interrupted", "started, not finished; run the suite again to go on")
+        return _empty_row(suite, cell, "planned", "not started yet; run the suite again")
+    try:
+        row = read_json(record)
+        check_rows("runs", [row])
+    except (ValueError, AttributeError, KeyError) as error:
+        raise BrokenData(f"{record}: {error}; delete the folder and run the suite again") from None
+    if row["cell_id"] != cell.cell_id:
+        raise BrokenData(f"{record}: cell {row['cell_id']}, but the plan expects {cell.cell_id}")
+    return cast(Row, row) | {"run_folder": cell.run_folder}
+
+
+def _empty_row(suite: Suite, cell: PlannedCell, status: str, reason: str) -> Row:
+    arm = suite.arms[cell.arm]
+    return dict.fromkeys(names("runs")) | {
+        "cell_id": cell.cell_id,
+        "task": cell.task,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "status": status,
+        "reason": reason,
+        "suite": suite.name,
+        "model": arm.model,
+        "match_reference": arm.match.to if arm.match else None,
+        "match_rule": arm.match.rule if arm.match else None,
+        "run_folder": cell.run_folder,
+    }
+
+
+def write_table(results: Path, table: str, rows: Sequence[Row]) -> None:
+    """A table whole or not at all; None and NaN become empty fields."""
+    check_rows(table, rows)
+
+    def write(out: BinaryIO) -> None:
+        text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names(table))
+        writer.writerows([_field(row[name]) for name in names(table)] for row in rows)
+        text.flush()
+        text.detach()
+
+    write_atomically(results / table_file(table), write)
+
+
+def _field(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _join(shares: Iterable[Path], table: str, out: BinaryIO) -> None:
+    """Header once, then every share's rows as they stand, a block at a time: tables may exceed the memory."""
+    if table != "examples":
+        _copy(shares, table, out)
+        return
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed:
+        _copy(shares, table, cast(BinaryIO, packed))
+
+
+def _copy(shares: Iterable[Path], table: str, out: BinaryIO) -> None:
+    header = ",".join(names(table)).encode()
+    out.write(header + b"\n")
+    for path in shares:
+        try:
+            with _opened(path) as share:
+                if share.readline().rstrip(b"\r\n") != header:
+                    raise BrokenData(f"{path}: its columns are not those of table {table}")
+                shutil.copyfileobj(share, out, 1 << 20)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BrokenData(f"{path}: {error}; delete the run's folder and run the suite again") from None
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+
+
+def read_runs(results: Path) -> Iterator[Row]:
+    """Rows of runs.csv as text, in order."""
+    with (results / "runs.csv").open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)

@@ -1,0 +1,169 @@
+"""Reading a results folder: what the suite planned (suite.json, cells.json) and its tables, typed by the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.errors import BrokenData, UserError
+from harness.files import read_json
+from harness.tables import SCHEMA_VERSION, TABLES, names
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Match(_Part):
+    to: str
+    rule: str
+
+
+class Arm(_Part):
+    model: str
+    summary: str = ""
+    match: Match | None = None
+    label: str | None = None
+
+
+class Primary(_Part):
+    arms: tuple[str, str]
+    metric: Literal["exact", "token"] = "exact"
+    split: str = "test"
+    stopping: Literal["fixed", "model", "oracle"] = "fixed"
+
+
+class SuiteTask(_Part):
+    summary: str = ""
+    exact_means: str = ""
+    difficulty_unit: str = "difficulty"
+    floor_note: str = ""
+    real_data: bool = False
+    source: str = ""
+    scaling: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    metric_notes: dict[str, str] = Field(default_factory=dict)
+    arms: list[str]
+    seeds: int
+    primary: Primary | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class Suite(_Part):
+    """suite.json: everything the tables and the report need to know of a suite, so that neither imports a task."""
+
+    schema_version: int
+    name: str
+    title: str
+    summary: str = ""
+    proxy: bool = False
+    limits: list[str] = Field(default_factory=list)
+    command: str
+    created: str = ""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    arms: dict[str, Arm]
+    tasks: dict[str, SuiteTask]
+    machine: dict[str, Any] = Field(default_factory=dict)
+    minimum_seeds: int = 5
+    equivalence_band: float = 0.01
+
+    def arm_label(self, arm: str) -> str:
+        known = self.arms.get(arm)
+        return known.label if known and known.label else arm
+
+
+class PlannedCell(_Part):
+    cell_id: str
+    task: str
+    arm: str
+    seed: int
+    status: Literal["planned", "skipped"]
+    reason: str | None = None
+    run_folder: str | None = None
+
+
+def read_suite(results: Path) -> Suite:
+    """suite.json of a results folder. UserError when the folder or the file is absent, or of another version."""
+    if not results.is_dir():
+        raise UserError(f"{results}: no such results folder; run the suite first")
+    document = _read(results / "suite.json")
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{results / 'suite.json'}: schema_version is {version}, this program reads {SCHEMA_VERSION}; "
+            "use the version of HRM-Bench that wrote the folder, or run the suite into a new one"
+        )
+    try:
+        return Suite.model_validate(document)
+    except ValidationError as error:
+        raise _broken(results / "suite.json", error) from None
+
+
+def read_cells(results: Path, suite: Suite) -> list[PlannedCell]:
+    """The planned cells, in the order of every table: tasks and arms as in the suite, then seeds."""
+    try:
+        cells = TypeAdapter(list[PlannedCell]).validate_python(_read(results / "cells.json"))
+    except ValidationError as error:
+        raise _broken(results / "cells.json", error) from None
+    tasks, arms = list(suite.tasks), list(suite.arms)
+    for cell in cells:
+        for key, name, known in (("task", cell.task, tasks), ("arm", cell.arm, arms)):
+            if name not in known:
+                raise BrokenData(f"{results / 'cells.json'}: cell {cell.cell_id}: {key} {name!r} is not in suite.json")
+    return sorted(cells, key=lambda c: (tasks.index(c.task), arms.index(c.arm), c.seed))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the suite first") from None
+    except json.JSONDecodeError as error:
+        raise BrokenData(f"{path}: line {error.lineno}: not JSON ({error.msg})") from None
+
+
+def _broken(path: Path, error: ValidationError) -> BrokenData:
+    problem = error.errors()[0]
+    return BrokenData(f"{path}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}")
+
+
+TRUTH = {"true": 1.0, "1": 1.0, "false": 0.0, "0": 0.0}
+
+
+def table_file(table: str) -> str:
+    return "examples.csv.gz" if table == "examples" else f"{table}.csv"
+
+
+def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """A table or a run's share of it. str columns stay text (empty = ""); int, float and bool become floats (empty = NaN).
+
+    Raises BrokenData when its columns are not those of the schema.
+    """
+    try:
+        head = pd.read_csv(path, nrows=0)
+    except (pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise BrokenData(f"{path}: cannot be read ({error})") from None
+    if list(head.columns) != names(table):
+        raise BrokenData(f"{path}: its columns are not those of table {table}, version {SCHEMA_VERSION}")
+    wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
+    text = [column.name for column in wanted if column.kind in ("str", "bool")]
+    try:
+        frame = pd.read_csv(
+            path,
+            usecols=[column.name for column in wanted],
+            dtype={c.name: "str" if c.name in text else "float64" for c in wanted},
+            keep_default_na=False,
+            na_values={c.name: [""] for c in wanted if c.name not in text},
+        )
+    except (ValueError, EOFError, OSError) as error:
+        raise BrokenData(f"{path}: {error}") from None
+    for column in wanted:
+        if column.kind == "bool":
+            truth = frame[column.name].str.lower().map(TRUTH)
+            frame[column.name] = np.asarray(truth, dtype=np.float64)
+    return frame

@@ -1,0 +1,108 @@
+"""What an arm costs: parameters by group, layer applications, and FLOPs counted on the passes that really run.
+
+FLOPs come from `torch.utils.flop_counter` (2 per multiply-add of matrix products; element-wise work is not counted)
+over a throw-away copy on the meta device with the MATH attention kernel: other kernels count as 0 on CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.training.act import detached, run_segment
+from harness.training.loop import Loop
+from models.base import ModelConfig, ModelShape, ReasoningModel, create_model
+from tasks.base import Batch, Task
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per arm and task. Segments are the trained ones; an update is one optimizer step on the whole batch."""
+
+    core: int
+    embeddings: int
+    heads: int
+    puzzle_table: int
+    never_trained: int
+    layers_per_segment: int
+    segments: int
+    flops_per_segment: float  # one answer, one segment
+    flops_per_update: float
+
+    @property
+    def total(self) -> int:
+        """All trained numbers."""
+        return self.core + self.embeddings + self.heads + self.puzzle_table
+
+    @property
+    def layers_per_answer(self) -> int:
+        return self.layers_per_segment * self.segments
+
+    @property
+    def flops_per_answer(self) -> float:
+        return self.flops_per_segment * self.segments
+
+
+def parameters(model: str, config: ModelConfig, shape: ModelShape) -> dict[str, int]:
+    """Numbers per group, counted on the meta device."""
+    return create_model(model, config, shape).parameter_groups()
+
+
+def measure(model: str, config: ModelConfig, shape: ModelShape, task: Task, loop: Loop, batch_size: int) -> Cost:
+    """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled."""
+    rows = 2
+    copy = create_model(model, config, shape)
+    batch = _meta_batch(shape, task, rows)
+
+    def answer_once() -> None:
+        with torch.no_grad():
+            copy(copy.initial_state(batch), batch)
+
+    def update_once() -> None:
+        # `correct` decides only the halting target's value, never what is computed: label equality stands in
+        steps = torch.zeros(rows, dtype=torch.int32, device="meta")
+        state = copy.initial_state(batch)
+        total = torch.zeros((), device="meta")
+        for _ in range(loop.rollout):
+            state, _, losses = run_segment(loop, LabelEquality(), copy, state, batch, steps, "softmax")
+            total = total + losses.total
+            if loop.detach:
+                state = detached(state)
+        total.backward()
+
+    groups = copy.parameter_groups()
+    return Cost(
+        core=groups["core"],
+        embeddings=groups["embeddings"],
+        heads=groups["heads"],
+        puzzle_table=groups["puzzle_table"],
+        never_trained=groups["never_trained"],
+        layers_per_segment=copy.layers_per_segment,
+        segments=loop.segments if copy.recurrent else 1,
+        flops_per_segment=_count(copy, answer_once) / rows,
+        flops_per_update=_count(copy, update_once) / rows * batch_size,
+    )
+
+
+class LabelEquality(Task):
+    """The default verifier, for counting: it works on tensors without values."""
+
+    name = "label-equality"
+
+
+def _meta_batch(shape: ModelShape, task: Task, rows: int) -> Batch:
+    def tokens(length: int) -> torch.Tensor:
+        return torch.zeros((rows, length), dtype=torch.int32, device="meta")
+
+    ids = torch.zeros(rows, dtype=torch.int32, device="meta")
+    return Batch(tokens(shape.sequence_length), tokens(shape.answer_length), ids)
+
+
+def _count(model: ReasoningModel, run: Callable[[], None]) -> float:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())

@@ -1,0 +1,1 @@
+"""Evaluation: every depth, every example, in one pass."""

@@ -1,0 +1,129 @@
+"""Score a model on a split at every depth in one pass, under three stopping rules.
+
+`fixed` stops at the trained number of segments, `model` where the arm's own halting rule says so, and `oracle` as soon
+as the verifier accepts (an upper bound, never the model's own score).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from harness.training.act import detached, wants_to_halt
+from harness.training.batches import DeviceData
+from harness.training.loop import Loop
+from models.base import ReasoningModel
+from tasks.base import PAD, Examples, Task
+
+
+@dataclass
+class Evaluation:
+    """N examples × M segments. Depth d stands in column d − 1."""
+
+    trained: int  # segments in training: the depth of `fixed`
+    correct: np.ndarray  # [N, M] bool
+    token: np.ndarray  # [N, M] float32, share of scored positions right
+    q_halt: np.ndarray | None  # [N, M] float32 logits
+    halt: np.ndarray | None  # [N, M] bool, the arm's own decision after each segment
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    @property
+    def depth(self) -> int:
+        return self.correct.shape[1]
+
+    def halting_step(self, most: int | None = None) -> np.ndarray:
+        """[N] int: first segment after which the arm halts, `most` (default: the trained depth) if it never does."""
+        most = min(most or self.trained, self.depth)
+        if self.halt is None:
+            return np.full(len(self), most)
+        wish = self.halt[:, :most].copy()
+        wish[:, -1] = True
+        return wish.argmax(1) + 1
+
+    def correct_at(self, steps: np.ndarray | int) -> np.ndarray:
+        """[N] bool after the given number of segments per example."""
+        return self.correct[np.arange(len(self)), np.broadcast_to(np.asarray(steps) - 1, len(self))]
+
+    def fixed(self) -> np.ndarray:
+        """[N] bool at the trained depth."""
+        return self.correct_at(min(self.trained, self.depth))
+
+    def model(self, most: int | None = None) -> np.ndarray:
+        """[N] bool where the arm itself stops."""
+        return self.correct_at(self.halting_step(most))
+
+    def oracle(self, most: int | None = None) -> np.ndarray:
+        """[N] bool: right after any segment up to `most` (default: the trained depth)."""
+        return self.correct[:, : most or self.trained].any(1)
+
+    def token_fixed(self) -> np.ndarray:
+        return self.token[:, min(self.trained, self.depth) - 1]
+
+
+def limited(examples: Examples, limit: int | None) -> Examples:
+    """At most `limit` examples, the same for every arm and seed: evenly spaced, so that ordered splits stay covered."""
+    if limit is None or len(examples) <= limit:
+        return examples
+    return examples[np.linspace(0, len(examples) - 1, limit).round().astype(np.int64)]
+
+
+@torch.no_grad()
+def evaluate(
+    model: ReasoningModel, task: Task, loop: Loop, examples: Examples, *, segments: int, batch_size: int
+) -> Evaluation:
+    """Run `segments` segments on every example (1 for one-pass arms) and judge each.
+
+    Shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and results leave the
+    device once per batch.
+    """
+    device = next(model.parameters()).device
+    data = DeviceData(examples, device)
+    n = len(examples)
+    size = min(batch_size, n)
+    depth = segments if model.recurrent else 1
+    trained = min(loop.segments, depth)
+    columns: dict[str, list[np.ndarray]] = {}
+    was_training = model.training
+    model.eval()
+    for start in range(0, n, size):
+        index = torch.arange(start, start + size, device=device).clamp(max=n - 1)
+        batch = data.rows(index)
+        state = model.initial_state(batch)
+        scored = batch.labels != PAD
+        per_segment: dict[str, list[torch.Tensor]] = {}
+        for segment in range(1, depth + 1):
+            state, prediction = model(state, batch)
+            state = detached(state)
+            answer = prediction.logits.argmax(-1)
+            values = {
+                "correct": task.correct(batch, answer),
+                "token": ((answer == batch.labels) & scored).sum(-1) / scored.sum(-1).clamp(min=1),
+            }
+            halt = wants_to_halt(loop, prediction)
+            if halt is not None and prediction.q_halt is not None:
+                values |= {"halt": halt, "q_halt": prediction.q_halt.float()}
+            if segment == trained:
+                values |= {f"metric {name}": value for name, value in task.metrics(batch, answer).items()}
+            for name, value in values.items():
+                per_segment.setdefault(name, []).append(value)
+        for name, parts in per_segment.items():
+            columns.setdefault(name, []).append(torch.stack(parts, dim=1)[: n - start].cpu().numpy())
+    model.train(was_training)
+    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return Evaluation(
+        trained=trained,
+        correct=whole["correct"],
+        token=whole["token"].astype(np.float32),
+        q_halt=whole.get("q_halt"),
+        halt=whole.get("halt"),
+        metrics={
+            name.removeprefix("metric "): value[:, 0].astype(np.float64)
+            for name, value in whole.items()
+            if name.startswith("metric ")
+        },
+    )

@@ -1,0 +1,1 @@
+"""Training: one runner for every arm."""

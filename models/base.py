@@ -1,0 +1,188 @@
+"""The model contract: a model carries a latent state from segment to segment; one call is one segment.
+
+A plain transformer is a model of one segment. Every trainable arm goes through the same runner by this contract.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from harness.errors import UserError, did_you_mean
+from harness.registry import Registry
+from tasks.base import Batch, Task
+
+State = dict[str, Tensor]
+"""A latent state: named tensors with the row first, `segment` [B] int32 (segments run so far) among them."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a task asks of a model: token ids below `vocabulary`, S positions in, the first A of them answered."""
+
+    vocabulary: int
+    sequence_length: int
+    answer_length: int
+    num_puzzles: int = 1
+    causal: bool = False
+    masked: bool = False
+
+    @classmethod
+    def of(cls, task: Task) -> ModelShape:
+        return cls(
+            vocabulary=len(task.vocabulary),
+            sequence_length=task.sequence_length,
+            answer_length=task.answer_length,
+            num_puzzles=task.num_puzzles,
+            causal=task.causal,
+            masked=task.masked,
+        )
+
+
+@dataclass
+class Prediction:
+    """logits [B, A, V]; q_halt and q_continue [B] float32 logits, None where a model has no such head.
+
+    `extra` holds named losses (scalars) or auxiliary logits of families that train on more.
+    """
+
+    logits: Tensor
+    q_halt: Tensor | None = None
+    q_continue: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ModelConfig(BaseModel):
+    """Width and blocks, common to all families built of the HRM paper's block. Families add their own fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    hidden: int = Field(512, ge=1, description="width")
+    heads: int = Field(8, ge=1, description="attention heads; the head size is hidden / heads")
+    expansion: float = Field(4.0, gt=0, description="SwiGLU expansion before the 2/3 and the rounding up to 256")
+    inner: int | None = Field(None, ge=1, description="SwiGLU inner width; null: the published rule from expansion")
+    positions: str = Field("rope", pattern="^(rope|learned)$", description="rope or learned")
+    puzzle_embedding: bool = Field(True, description="a puzzle vector in a slot before the sequence")
+    rms_eps: float = Field(1e-5, gt=0)
+    rope_theta: float = Field(10000.0, gt=0)
+
+    @model_validator(mode="after")
+    def _head_size(self) -> ModelConfig:
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError(f"hidden {self.hidden} over {self.heads} heads must give an even whole head size")
+        return self
+
+    @property
+    def inner_width(self) -> int:
+        """SwiGLU inner width: round(expansion · hidden · 2/3), then up to a multiple of 256 (published HRM code)."""
+        if self.inner is not None:
+            return self.inner
+        return -(-round(self.expansion * self.hidden * 2 / 3) // 256) * 256
+
+
+class ReasoningModel(nn.Module):
+    """Base of every family. Subclasses give `initial_state`, `forward` and `layers_per_segment`."""
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    summary: ClassVar[str] = ""
+    recurrent: ClassVar[bool] = True  # False: answers in one segment, whatever is asked
+
+    # parameter group of each top-level attribute; everything else is core
+    GROUPS: ClassVar[dict[str, str]] = {
+        "embed_tokens": "embeddings",
+        "embed_pos": "embeddings",
+        "lm_head": "heads",
+        "q_head": "heads",
+        "puzzle_emb": "puzzle_table",
+    }
+
+    def __init__(self, config: ModelConfig, shape: ModelShape, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+        self.dtype = dtype  # of activations; parameters stay float32 (float64 in float64 runs) and are cast at use
+
+    def initial_state(self, batch: Batch) -> State:
+        """The state of rows before their first segment. Rows are reset to it by `torch.where`."""
+        raise NotImplementedError
+
+    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+        """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
+        raise NotImplementedError
+
+    @property
+    def layers_per_segment(self) -> int:
+        """Layer applications in one segment, gradient or not."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> dict[str, int]:
+        """Numbers per group: core, embeddings, heads, puzzle_table, never_trained (buffers that are saved)."""
+        groups = dict.fromkeys(("core", "embeddings", "heads", "puzzle_table", "never_trained"), 0)
+        for name, parameter in self.named_parameters():
+            groups[self.GROUPS.get(name.split(".")[0], "core")] += parameter.numel()
+        trained = sum(parameter.numel() for parameter in self.parameters())
+        assert sum(groups.values()) == trained, "every parameter belongs to exactly one group"
+        saved = self.state_dict(keep_vars=True)
+        groups["never_trained"] = sum(t.numel() for t in saved.values() if not isinstance(t, nn.Parameter))
+        return groups
+
+
+MODELS: Registry[type[ReasoningModel]] = Registry("model")
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {}
+"""model → preset name → configuration: `{"model": "hrm", "preset": "paper"}` in a suite."""
+
+
+def register_model(
+    name: str, presets: dict[str, dict[str, Any]] | None = None
+) -> Callable[[type[ReasoningModel]], type[ReasoningModel]]:
+    """Class decorator: makes a model known as `name`, with named presets of its configuration."""
+
+    def register(cls: type[ReasoningModel]) -> type[ReasoningModel]:
+        MODELS.add(name, cls)
+        PRESETS[name] = presets or {}
+        return cls
+
+    return register
+
+
+def resolve_config(name: str, config: dict[str, Any], preset: str | None = None) -> ModelConfig:
+    """The checked configuration of a model: preset first, then `config` over it. UserError names the key."""
+    cls = MODELS.get(name)
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in PRESETS[name]:
+            raise UserError(f'model {name}: unknown preset "{preset}"{did_you_mean(preset, PRESETS[name])}')
+        values.update(PRESETS[name][preset])
+    values.update(config)
+    try:
+        return cls.Config.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        hint = did_you_mean(key, cls.Config.model_fields) if problem["type"] == "extra_forbidden" else ""
+        raise UserError(f"model {name}: config{'.' + key if key else ''}: {problem['msg']}{hint}") from None
+
+
+def create_model(
+    name: str,
+    config: ModelConfig | dict[str, Any],
+    shape: ModelShape,
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+    preset: str | None = None,
+) -> ReasoningModel:
+    """Build a model on the CPU, its weights drawn from `generator`; with no generator, on the meta device for counting.
+
+    dtype is that of the activations: float32, bfloat16 (parameters stay float32) or float64 (parameters, too).
+    """
+    cls = MODELS.get(name)
+    resolved = config if isinstance(config, ModelConfig) else resolve_config(name, config, preset)
+    model = cls(resolved, shape, dtype, generator)  # type: ignore[call-arg]
+    return model.double() if dtype == torch.float64 else model

@@ -1,0 +1,63 @@
+"""What every family built on tokens shares: input embedding with its puzzle slot, positions, output head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from models.base import ModelConfig, ModelShape, ReasoningModel
+from models.layers import Linear, PuzzleEmbedding, Rotary, TokenEmbedding, attention_mask
+from tasks.base import Batch
+
+
+class TokenModel(ReasoningModel):
+    """Embeds tokens and reads answers; what happens between is the family's. See ReasoningModel for the contract."""
+
+    def __init__(
+        self, config: ModelConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(config, shape, dtype)
+        if shape.causal:
+            raise UserError(f"{type(self).__name__} has no causal form yet; it can't run a causal task")
+        self.slots = 1 if config.puzzle_embedding else 0
+        self.embed_tokens = TokenEmbedding(shape.vocabulary, config.hidden, generator)
+        self.lm_head = Linear(config.hidden, shape.vocabulary, generator)
+        self.puzzle_emb = (
+            PuzzleEmbedding(shape.num_puzzles, config.hidden, generator) if config.puzzle_embedding else None
+        )
+        self.embed_pos = (
+            TokenEmbedding(shape.sequence_length + self.slots, config.hidden, generator)
+            if config.positions == "learned"
+            else None
+        )
+        self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[B, slots + S, D]: puzzle vector, then tokens, scaled by √D (with learned positions by 1/√2 before)."""
+        x = self.embed_tokens(batch.inputs)
+        if self.puzzle_emb is not None:
+            x = torch.cat((self.puzzle_emb(batch.puzzle_ids)[:, None, :], x), dim=1)
+        if self.embed_pos is not None:
+            positions = self.embed_pos.embedding_weight
+            if x.shape[1] > positions.shape[0]:
+                raise UserError(
+                    f"learned positions end at {positions.shape[0]}, an input has {x.shape[1]}; use positions: rope"
+                )
+            x = (x + positions[: x.shape[1]]) * math.sqrt(0.5)
+        return (x * math.sqrt(self.config.hidden)).to(self.dtype)
+
+    def surroundings(self, batch: Batch) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """Rotary tables and attention mask of a batch, as the blocks take them."""
+        length = batch.inputs.shape[1] + self.slots
+        rotary = self.rotary(length, batch.inputs.device, self.dtype) if self.rotary is not None else None
+        mask = attention_mask(batch.inputs, self.slots) if self.shape.masked else None
+        return rotary, mask
+
+    def answer(self, z: Tensor) -> Tensor:
+        """Logits [B, A, V] from a state [B, slots + S, D]; where answers fill the grid, A is the batch's S."""
+        fills_grid = self.shape.answer_length == self.shape.sequence_length
+        end = z.shape[1] if fills_grid else self.shape.answer_length + self.slots
+        return self.lm_head(z[:, self.slots : end])

@@ -1,0 +1,81 @@
+"""The Hierarchical Reasoning Model of arXiv 2506.21734, as its public code defines it.
+
+Two stacks of blocks pass one grid of states each to one another by addition: L sees the input and H's state, H sees
+L's state only. In a segment, all but the last L call and the last H call run without gradient ("one-step gradient").
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.base import ModelConfig, ModelShape, Prediction, State, register_model
+from models.embedded import TokenModel
+from models.layers import HaltingHead, Stack, truncated_normal, weights_cast_once
+from tasks.base import Batch
+
+
+class HRMConfig(ModelConfig):
+    H_layers: int = Field(4, ge=1, description="blocks in the H module")
+    L_layers: int = Field(4, ge=1, description="blocks in the L module")
+    H_cycles: int = Field(2, ge=1, description="H updates per segment")
+    L_cycles: int = Field(2, ge=1, description="L updates per H update")
+
+
+@register_model("hrm", presets={"paper": {"hidden": 512, "heads": 8, "H_layers": 4, "L_layers": 4}})
+class HRM(TokenModel):
+    """HRM as published. The preset `paper` is 512 wide with 4 + 4 layers: 27,275,266 parameters on Sudoku."""
+
+    Config = HRMConfig
+    summary = "HRM as published: two modules, 2 × 2 cycles, one-step gradient, Q-learning halting"
+    config: HRMConfig
+
+    def __init__(
+        self, config: HRMConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(config, shape, dtype, generator)
+        self.H_level = Stack(config, config.H_layers, shape.causal, generator)
+        self.L_level = Stack(config, config.L_layers, shape.causal, generator)
+        self.q_head = HaltingHead(config.hidden, generator)
+        # drawn once, saved, never trained; one vector for all positions
+        self.H_init = nn.Buffer(truncated_normal((config.hidden,), 1.0, generator))
+        self.L_init = nn.Buffer(truncated_normal((config.hidden,), 1.0, generator))
+
+    def initial_state(self, batch: Batch) -> State:
+        B, S = batch.inputs.shape
+        shape = (B, S + self.slots, self.config.hidden)
+        return {
+            "z_H": self.H_init.to(self.dtype).expand(shape),
+            "z_L": self.L_init.to(self.dtype).expand(shape),
+            "segment": torch.zeros(B, dtype=torch.int32, device=batch.inputs.device),
+        }
+
+    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+        with weights_cast_once(self, self.dtype):
+            x = self.embed(batch)
+            z_H, z_L = self.cycles(state["z_H"], state["z_L"], x, *self.surroundings(batch))
+            q_halt, q_continue = self.q_head(z_H[:, 0])
+            prediction = Prediction(self.answer(z_H), q_halt, q_continue)
+        return {"z_H": z_H, "z_L": z_L, "segment": state["segment"] + 1}, prediction
+
+    def cycles(
+        self, z_H: Tensor, z_L: Tensor, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """H_cycles × L_cycles updates, of which only the last L and the last H carry gradient."""
+        H_cycles, L_cycles = self.config.H_cycles, self.config.L_cycles
+        with torch.no_grad():
+            for h in range(H_cycles):
+                last_h = h == H_cycles - 1
+                for _ in range(L_cycles - last_h):
+                    z_L = self.L_level(z_L + (z_H + x), rotary, mask)
+                if not last_h:
+                    z_H = self.H_level(z_H + z_L, rotary, mask)
+        z_L = self.L_level(z_L + (z_H + x), rotary, mask)
+        z_H = self.H_level(z_H + z_L, rotary, mask)
+        return z_H, z_L
+
+    @property
+    def layers_per_segment(self) -> int:
+        c = self.config
+        return c.H_cycles * (c.L_cycles * c.L_layers + c.H_layers)

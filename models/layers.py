@@ -1,0 +1,204 @@
+"""The HRM paper's building blocks, shared by every family here: post-norm, no biases, no learned norm scale.
+
+Sources: HRM (arXiv 2506.21734) and its public code. A generator of None builds on the meta device, for counting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import ModelConfig
+from tasks.base import PAD
+
+
+def truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Generator | None) -> Tensor:
+    """Normal numbers cut at ±2 σ and rescaled so that what remains has standard deviation `std`.
+
+    Cutting alone leaves 0.8796 of σ; PyTorch's `trunc_normal_` does not correct for that, JAX's initialisers do.
+    """
+    if generator is None:
+        return torch.empty(shape, device="meta")
+    if std == 0:
+        return torch.zeros(shape)
+    edge = math.erf(2 / math.sqrt(2))
+    uniform = torch.empty(shape).uniform_(-edge, edge, generator=generator)
+    unit = (math.sqrt(2) * torch.erfinv(uniform)).clamp_(-2, 2)
+    return unit * (std / 0.87962566103423978)
+
+
+class Linear(nn.Module):
+    """A linear map without bias whose float32 weight is cast to the input's type at use."""
+
+    def __init__(self, inputs: int, outputs: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(truncated_normal((outputs, inputs), 1 / math.sqrt(inputs), generator))
+        self.cast: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.cast if self.cast is not None else self.weight.to(x.dtype)
+        return F.linear(x, weight)
+
+
+@contextmanager
+def weights_cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Cast every Linear's weight once for a whole segment instead of at each of its 2 to 6 uses.
+
+    The cast stays attached to the weight, so the calls with gradient still reach it. Under torch.compile the
+    compiler does this by itself.
+    """
+    linears = [m for m in model.modules() if isinstance(m, Linear) and m.weight.dtype != dtype]
+    if torch.compiler.is_compiling():
+        linears = []
+    for linear in linears:
+        linear.cast = linear.weight.to(dtype)
+    try:
+        yield
+    finally:
+        for linear in linears:
+            linear.cast = None
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """Root-mean-square normalisation over the width, without a learned scale, computed in at least float32."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    return F.rms_norm(wide, (x.shape[-1],), eps=eps).to(x.dtype)
+
+
+class Rotary(nn.Module):
+    """Rotary positions, "rotate half" layout: (cos, sin) [S, head size], made once per length, device and type.
+
+    The tables are float32, whatever the activations are; float64 in float64 runs.
+    """
+
+    def __init__(self, head_size: int, theta: float) -> None:
+        super().__init__()
+        self.head_size = head_size
+        self.theta = theta
+        self.tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        key = (length, device, wide)
+        if key not in self.tables:
+            exponent = torch.arange(0, self.head_size, 2, dtype=wide, device=device) / self.head_size
+            angle = torch.outer(torch.arange(length, dtype=wide, device=device), self.theta**-exponent)
+            angle = torch.cat((angle, angle), dim=-1)
+            self.tables[key] = (angle.cos(), angle.sin())
+        return self.tables[key]
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Apply rotary positions to x [B, heads, S, head size]."""
+    cos, sin = rotary
+    wide = x if x.dtype == torch.float64 else x.float()
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection, rows ordered all q heads, all k, all v; no biases."""
+
+    def __init__(self, config: ModelConfig, causal: bool, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = causal
+        self.qkv_proj = Linear(config.hidden, 3 * config.hidden, generator)
+        self.o_proj = Linear(config.hidden, config.hidden, generator)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+        B, S, D = x.shape
+        q, k, v = self.qkv_proj(x).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
+        return self.o_proj(out.transpose(1, 2).reshape(B, S, D))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate) · up), gate and up in one projection."""
+
+    def __init__(self, hidden: int, inner: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.gate_up_proj = Linear(hidden, 2 * inner, generator)
+        self.down_proj = Linear(inner, hidden, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """x ← norm(x + attention(x)); x ← norm(x + SwiGLU(x))."""
+
+    def __init__(self, config: ModelConfig, causal: bool, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.eps = config.rms_eps
+        self.self_attn = Attention(config, causal, generator)
+        self.mlp = SwiGLU(config.hidden, config.inner_width, generator)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+        x = rms_norm(x + self.self_attn(x, rotary, mask), self.eps)
+        return rms_norm(x + self.mlp(x), self.eps)
+
+
+class Stack(nn.Module):
+    """Blocks in a row: x [B, S, D] → [B, S, D]."""
+
+    def __init__(self, config: ModelConfig, layers: int, causal: bool, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(config, causal, generator) for _ in range(layers))
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, rotary, mask)
+        return x
+
+
+class TokenEmbedding(nn.Module):
+    """Token vectors [V, D], drawn with std 1/√D and scaled by √D at use, so that inputs have unit variance."""
+
+    def __init__(self, rows: int, hidden: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.embedding_weight = nn.Parameter(truncated_normal((rows, hidden), 1 / math.sqrt(hidden), generator))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.embedding_weight)
+
+
+class PuzzleEmbedding(nn.Module):
+    """One vector per puzzle id, zero at first. Sparse gradient: its own optimizer steps only the touched rows."""
+
+    def __init__(self, rows: int, hidden: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        device = "meta" if generator is None else None
+        self.weights = nn.Parameter(torch.zeros((rows, hidden), device=device))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weights, sparse=True)
+
+
+def attention_mask(tokens: Tensor, slots: int) -> Tensor:
+    """[B, 1, 1, slots + S] bool: which keys may be looked at. The slots before the sequence always may."""
+    visible = F.pad(tokens != PAD, (slots, 0), value=True)
+    return visible[:, None, None, :]
+
+
+class HaltingHead(nn.Module):
+    """Two logits, halt and continue, from one state vector; zero weights and bias −5 say "go on" at first."""
+
+    def __init__(self, hidden: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        device = "meta" if generator is None else None
+        self.weight = nn.Parameter(torch.zeros((2, hidden), device=device))
+        self.bias = nn.Parameter(torch.full((2,), -5.0, device=device))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z [B, D] → (q_halt, q_continue), each [B], in at least float32."""
+        q = F.linear(z.to(self.weight.dtype), self.weight, self.bias)
+        return q[:, 0], q[:, 1]

@@ -1,0 +1,44 @@
+"""A transformer of the same blocks that answers in one pass: the "direct prediction" baseline of the HRM paper."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from models.base import ModelConfig, ModelShape, Prediction, State, register_model
+from models.embedded import TokenModel
+from models.layers import Stack, weights_cast_once
+from tasks.base import Batch
+
+
+class TransformerConfig(ModelConfig):
+    layers: int = Field(8, ge=1, description="blocks")
+
+
+@register_model("transformer", presets={"paper": {"hidden": 512, "heads": 8, "layers": 8}})
+class Transformer(TokenModel):
+    """Embedding, blocks, head: one segment, no state, no halting. Everything else is HRM's own parts."""
+
+    Config = TransformerConfig
+    summary = "the same blocks in one pass: no recurrence, no halting"
+    recurrent = False
+    config: TransformerConfig
+
+    def __init__(
+        self, config: TransformerConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
+    ) -> None:
+        super().__init__(config, shape, dtype, generator)
+        self.stack = Stack(config, config.layers, shape.causal, generator)
+
+    def initial_state(self, batch: Batch) -> State:
+        return {"segment": torch.zeros(len(batch.inputs), dtype=torch.int32, device=batch.inputs.device)}
+
+    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+        with weights_cast_once(self, self.dtype):
+            z = self.stack(self.embed(batch), *self.surroundings(batch))
+            prediction = Prediction(self.answer(z))
+        return {"segment": state["segment"] + 1}, prediction
+
+    @property
+    def layers_per_segment(self) -> int:
+        return self.config.layers
