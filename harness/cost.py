@@ -13,9 +13,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.recipe import Loop
 from harness.training.act import detached, run_segment
-from harness.training.loop import Loop
-from models.base import ModelConfig, ModelShape, ReasoningModel, create_model
+from models.base import ModelConfig, ModelShape, create_model
 from tasks.base import Batch, Task
 
 
@@ -32,6 +32,7 @@ class Cost:
     segments: int
     flops_per_segment: float  # one answer, one segment
     flops_per_update: float
+    activation_bytes: float  # kept for the backward pass of one update of the whole batch
 
     @property
     def total(self) -> int:
@@ -52,11 +53,11 @@ def parameters(model: str, config: ModelConfig, shape: ModelShape) -> dict[str, 
     return create_model(model, config, shape).parameter_groups()
 
 
-def measure(model: str, config: ModelConfig, shape: ModelShape, task: Task, loop: Loop, batch_size: int) -> Cost:
+def measure(model: str, config: ModelConfig, shape: ModelShape, loop: Loop, batch_size: int) -> Cost:
     """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled."""
     rows = 2
     copy = create_model(model, config, shape)
-    batch = _meta_batch(shape, task, rows)
+    batch = _meta_batch(shape, rows)
 
     def answer_once() -> None:
         with torch.no_grad():
@@ -75,6 +76,15 @@ def measure(model: str, config: ModelConfig, shape: ModelShape, task: Task, loop
         total.backward()
 
     groups = copy.parameter_groups()
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        flops_per_update = _count(update_once) / rows * batch_size
     return Cost(
         core=groups["core"],
         embeddings=groups["embeddings"],
@@ -83,8 +93,9 @@ def measure(model: str, config: ModelConfig, shape: ModelShape, task: Task, loop
         never_trained=groups["never_trained"],
         layers_per_segment=copy.layers_per_segment,
         segments=loop.segments if copy.recurrent else 1,
-        flops_per_segment=_count(copy, answer_once) / rows,
-        flops_per_update=_count(copy, update_once) / rows * batch_size,
+        flops_per_segment=_count(answer_once) / rows,
+        flops_per_update=flops_per_update,
+        activation_bytes=sum(kept.values()) / rows * batch_size,
     )
 
 
@@ -94,7 +105,7 @@ class LabelEquality(Task):
     name = "label-equality"
 
 
-def _meta_batch(shape: ModelShape, task: Task, rows: int) -> Batch:
+def _meta_batch(shape: ModelShape, rows: int) -> Batch:
     def tokens(length: int) -> torch.Tensor:
         return torch.zeros((rows, length), dtype=torch.int32, device="meta")
 
@@ -102,7 +113,7 @@ def _meta_batch(shape: ModelShape, task: Task, rows: int) -> Batch:
     return Batch(tokens(shape.sequence_length), tokens(shape.answer_length), ids)
 
 
-def _count(model: ReasoningModel, run: Callable[[], None]) -> float:
+def _count(run: Callable[[], None]) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())

@@ -1,12 +1,68 @@
-"""The arm-independent part of training: what every arm of a task shares, as strict settings."""
+"""Settings of training, strict and torch-free: the recipe that all arms of a task share, and each arm's own loop."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.training.optim_settings import STRICT, OptimizerSettings, PuzzleOptimizerSettings, Schedule
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class OptimizerSettings(BaseModel):
+    model_config = STRICT
+
+    name: Literal["adamw", "adam_atan2"] = "adamw"
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.1, ge=0, description="decoupled, on every dense parameter, as published")
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class PuzzleOptimizerSettings(BaseModel):
+    model_config = STRICT
+
+    learning_rate: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+
+
+class Schedule(BaseModel):
+    model_config = STRICT
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_updates: int = Field(0, ge=0)
+    final_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end of a cosine, over the peak")
+
+    def factor(self, update: int, progress: float) -> float:
+        """The learning rate over its peak at an update (counted from 1) with `progress` of the budget used, 0 to 1.
+
+        Linear warm-up reaches the peak at update `warmup_updates`; the cosine runs over the whole budget.
+        """
+        if update < self.warmup_updates:
+            return update / self.warmup_updates
+        if self.name == "constant":
+            return 1.0
+        return self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+class Loop(BaseModel):
+    """How an arm's segments become updates and when a row halts. One-pass arms are the loop of one segment."""
+
+    model_config = STRICT
+
+    segments: int = Field(16, ge=1, description="largest number of segments in training (halt_max_steps)")
+    rollout: int = Field(1, ge=1, description="segments per optimizer step")
+    detach: bool = Field(True, description="cut the gradient between the segments of a rollout")
+    halting: Literal["q_learning", "q_halt", "none"] = Field(
+        "q_learning",
+        description="q_learning: halt when q_halt > q_continue, bootstrap target (HRM); "
+        "q_halt: halt when q_halt > 0, no q_continue (TRM); none: always all segments",
+    )
+    exploration: float = Field(0.1, ge=0, le=1, description="probability of a random minimum number of segments")
+    halting_weight: float = Field(0.5, ge=0, description="weight of the halting losses")
+
+
+ONE_PASS = Loop(segments=1, halting="none", exploration=0.0)
 
 
 class Budget(BaseModel):

@@ -257,6 +257,10 @@ class Task(BaseModel):
             scores.append(float(np.mean(self.correct(batch, test.inputs))))
         return max(scores)
 
+    def notes(self, splits: Splits) -> list[str]:
+        """Sentences about the data for the report: classes per split, rows left out and why."""
+        return []
+
     def check(self, splits: Splits) -> None:
         """Refuse data that would make a verdict worthless: empty splits, labels judged wrong, leaks between splits.
 

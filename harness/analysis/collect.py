@@ -10,9 +10,8 @@ import csv
 import gzip
 import io
 import math
-import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -123,7 +122,12 @@ def _copy(shares: Iterable[Path], table: str, out: BinaryIO) -> None:
             with _opened(path) as share:
                 if share.readline().rstrip(b"\r\n") != header:
                     raise BrokenData(f"{path}: its columns are not those of table {table}")
-                shutil.copyfileobj(share, out, 1 << 20)
+                last = b"\n"
+                while block := share.read(1 << 20):
+                    out.write(block)
+                    last = block[-1:]
+                if last != b"\n":  # a share may end without a line's end; the next one must not run into it
+                    out.write(b"\n")
         except (OSError, EOFError, zlib.error) as error:
             raise BrokenData(f"{path}: {error}; delete the run's folder and run the suite again") from None
 
@@ -131,8 +135,3 @@ def _copy(shares: Iterable[Path], table: str, out: BinaryIO) -> None:
 def _opened(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
 
-
-def read_runs(results: Path) -> Iterator[Row]:
-    """Rows of runs.csv as text, in order."""
-    with (results / "runs.csv").open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)

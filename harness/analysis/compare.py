@@ -58,10 +58,6 @@ class Answers:
         """`test` first, then the out-of-distribution splits."""
         return sorted({split for split, _ in self.ids}, key=lambda name: (name != "test", name))
 
-    def seeds(self, split: str, *arms: str) -> list[int]:
-        """Seeds that all these arms finished."""
-        return sorted(set.intersection(*(set(self.ids.get((split, arm), {})) for arm in arms)))
-
     def matrices(self, split: str, arms: Sequence[str], column: str, seeds: Sequence[int]) -> list[np.ndarray]:
         """[seeds, examples] per arm, over the examples that all of them answered, in one order."""
         runs = [(arm, seed) for arm in arms for seed in seeds]
@@ -118,7 +114,7 @@ def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> It
                     "high": high,
                     "seeds": len(seeds),
                     "examples": matrix.shape[1],
-                    "seed_sd": float(matrix.mean(1).std(ddof=1)) if len(seeds) > 1 else None,
+                    "seed_sd": float(matrix.mean(1, dtype=np.float64).std(ddof=1)) if len(seeds) > 1 else None,
                     "floor": floor if split == "test" else None,
                     "cells": " ".join(answers.cells[arm, seed] for seed in seeds),
                 }
@@ -147,7 +143,7 @@ def comparisons(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) 
 
 def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[Row], answers: Answers) -> Row:
     (a, b), split = pair.arms, pair.split
-    column = COLUMN.get((pair.metric, pair.stopping), "correct")
+    column = COLUMN[pair.metric, pair.stopping]
     scored = [answers.scores.get((split, arm, column), {}) for arm in (a, b)]
     seeds = sorted(set(scored[0]) & set(scored[1]))
     row: Row = {
@@ -171,11 +167,11 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
     row["_contrast"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
-        delta = left - right
+        delta = left.astype(np.float64) - right
         difference, low, high = (float(v) for v in stats.difference_interval(delta))
         row |= {
-            "mean_a": float(left.mean()),
-            "mean_b": float(right.mean()),
+            "mean_a": float(left.mean(dtype=np.float64)),
+            "mean_b": float(right.mean(dtype=np.float64)),
             "difference": difference,
             "low": low,
             "high": high,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from harness.errors import BrokenData, UserError
 from harness.files import read_json
@@ -36,6 +37,12 @@ class Primary(_Part):
     metric: Literal["exact", "token"] = "exact"
     split: str = "test"
     stopping: Literal["fixed", "model", "oracle"] = "fixed"
+
+    @model_validator(mode="after")
+    def _measured(self) -> Primary:
+        if self.metric == "token" and self.stopping != "fixed":
+            raise ValueError("token accuracy is measured under the stopping rule fixed only")
+        return self
 
 
 class SuiteTask(_Part):
@@ -167,3 +174,56 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
             truth = frame[column.name].str.lower().map(TRUTH)
             frame[column.name] = np.asarray(truth, dtype=np.float64)
     return frame
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A suite's collected tables, but for the examples, of which only what the figures need is kept."""
+
+    suite: Suite
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    depth: pd.DataFrame
+    halting: pd.DataFrame
+    metrics: pd.DataFrame
+    levels: pd.DataFrame
+    comparisons: pd.DataFrame
+    steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
+
+
+def read_tables(results: Path) -> Tables:
+    """Every table of a collected results folder. UserError when it has not been collected."""
+    suite = read_suite(results)
+    small = ("runs", "curves", "depth", "halting", "metrics", "levels", "comparisons")
+    for table in (*small, "examples"):
+        if not (results / table_file(table)).is_file():
+            raise UserError(f"{results / table_file(table)}: no such file; collect the suite first")
+    return Tables(
+        suite=suite,
+        **{table: read_table(results / table_file(table), table) for table in small},
+        steps=_steps_by_difficulty(results / table_file("examples")),
+    )
+
+
+def _steps_by_difficulty(path: Path) -> pd.DataFrame:
+    """Halting steps of test examples, summed up a block at a time: the table may exceed the memory."""
+    key = ["task", "arm", "seed", "difficulty"]
+    wanted = {"task": "str", "arm": "str", "seed": "float64", "split": "str"}
+    wanted |= {"difficulty": "float64", "halting_step": "float64"}
+    parts = [pd.DataFrame({name: [] for name in [*key, "count", "total"]})]
+    with pd.read_csv(
+        path,
+        usecols=list(wanted),
+        dtype=wanted,
+        keep_default_na=False,
+        na_values={name: [""] for name in ("seed", "difficulty", "halting_step")},
+        chunksize=500_000,
+    ) as blocks:
+        for block in blocks:
+            test = block[(block["split"] == "test") & block["halting_step"].notna()]
+            parts.append(
+                test.groupby(key, sort=False)["halting_step"].agg(count="size", total="sum").reset_index()
+            )  # fmt: skip
+    summed = pd.concat(parts[1:] or parts).groupby(key, sort=False)[["count", "total"]].sum().reset_index()
+    summed["halting_step"] = summed["total"] / summed["count"]
+    return summed.drop(columns="total")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from harness.recipe import Loop
 from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
-from harness.training.loop import Loop
 from models.base import ReasoningModel
 from tasks.base import PAD, Examples, Task
 
@@ -47,7 +47,8 @@ class Evaluation:
 
     def correct_at(self, steps: np.ndarray | int) -> np.ndarray:
         """[N] bool after the given number of segments per example."""
-        return self.correct[np.arange(len(self)), np.broadcast_to(np.asarray(steps) - 1, len(self))]
+        columns = np.broadcast_to(np.asarray(steps) - 1, len(self))
+        return np.asarray(self.correct[np.arange(len(self)), columns])
 
     def fixed(self) -> np.ndarray:
         """[N] bool at the trained depth."""
@@ -59,7 +60,7 @@ class Evaluation:
 
     def oracle(self, most: int | None = None) -> np.ndarray:
         """[N] bool: right after any segment up to `most` (default: the trained depth)."""
-        return self.correct[:, : most or self.trained].any(1)
+        return np.asarray(self.correct[:, : most or self.trained].any(1))
 
     def token_fixed(self) -> np.ndarray:
         return self.token[:, min(self.trained, self.depth) - 1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.training.loop import Loop
+from harness.recipe import Loop
 from harness.training.losses import binary_cross_entropy, cross_entropy
 from models.base import Prediction, ReasoningModel, State
 from tasks.base import Batch, Task

@@ -95,6 +95,10 @@ class Feeder:
         """Different examples trained on so far, before augmentation. Synchronises."""
         return int((self.uses > 0).sum())
 
+    def resume(self, cursor: Tensor, uses: Tensor) -> None:
+        """Go on where another feeder of the same stream stopped."""
+        self.cursor, self.uses, self._left = cursor, uses, 0
+
     def next(self, halted: Tensor) -> tuple[Batch, Tensor]:
         """(fresh batch, positions [B]): the row of a halted place is its next example; others hold an arbitrary one."""
         if self._left == 0:

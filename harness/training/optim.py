@@ -12,7 +12,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from harness.training.optim_settings import OptimizerSettings, PuzzleOptimizerSettings, Schedule
+from harness.recipe import OptimizerSettings, PuzzleOptimizerSettings, Schedule
 from models.base import ReasoningModel
 from models.layers import PuzzleEmbedding
 

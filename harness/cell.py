@@ -1,0 +1,66 @@
+"""A cell: one (task, arm, seed) with every resolved field that can change a number, and the id they hash to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from harness.recipe import STRICT, Loop, Recipe
+
+NUMERICS_VERSION = 1
+"""Raised by a change of the code's arithmetic, so that older runs are not taken for the same."""
+
+ENGINE = "eager"
+
+
+class Cell(BaseModel):
+    """What `run_cell` needs; nothing besides can change its numbers. Typed fields, never pickles or paths."""
+
+    model_config = STRICT
+
+    # fields that say where the cell is asked for or what it costs, and change no number
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"suite", "flops_per_segment", "flops_per_update", "match_error"}
+    )
+
+    suite: str
+    task: str  # its name in the suite: seeds derive from it
+    registered_task: str
+    task_version: int
+    settings: dict[str, Any]
+    data_hash: str
+    arm: str
+    model: str
+    config: dict[str, Any]  # resolved, matched
+    loop: Loop
+    recipe: Recipe
+    updates: int | None  # of a budget in updates or train_flops; None for examples and seconds
+    match_to: str | None
+    match_rule: str | None
+    match_error: tuple[float, float] | None  # core, total
+    seed: int
+    device: str  # kind: cpu or cuda
+    precision: str
+    threads: int
+    engine: str = ENGINE
+    numerics_version: int = NUMERICS_VERSION
+    flops_per_segment: float
+    flops_per_update: float
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the hash of the identity."""
+        identity = self.model_dump(mode="json", exclude=set(self.NOT_IDENTITY))
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def run_folder(self) -> str:
+        """The run's folder, relative to the results folder."""
+        return f"runs/{self.task}/{self.arm}/seed{self.seed}-{self.id}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} · {self.arm} · seed {self.seed}"

@@ -1,0 +1,143 @@
+"""A finished cell's share of each table, written into its run folder. Columns are those of harness/tables.py."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import tables
+from harness.cell import Cell
+from harness.evaluation.evaluate import Evaluation
+from harness.files import write_atomically
+from tasks.base import Examples, Task
+
+
+def write_run_tables(
+    folder: Path,
+    cell: Cell,
+    task: Task,
+    curves: list[dict[str, Any]],
+    scored: Mapping[str, Examples],
+    evaluations: Mapping[str, Evaluation],
+) -> None:
+    """curves, depth, halting, metrics and examples of one cell."""
+    key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
+    best = max(range(len(curves)), key=lambda i: (curves[i]["validation_exact"], curves[i]["validation_token"], i))
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES}
+    rows["curves"] = [key | point | {"selected": i == best} for i, point in enumerate(curves)]
+    for split, result in evaluations.items():
+        examples = scored[split]
+        rows["depth"] += [key | {"split": split} | row for row in _depth(cell, result)]
+        rows["halting"] += [key | {"split": split} | row for row in _halting(result, examples)]
+        rows["metrics"] += [key | {"split": split} | row for row in _metrics(result, examples)]
+        rows["examples"] += [key | {"split": split} | row for row in _examples(result, examples)]
+    for name, content in rows.items():
+        tables.check_rows(name, content)
+        write_csv(folder / (f"{name}.csv.gz" if name == "examples" else f"{name}.csv"), tables.names(name), content)
+
+
+def write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write a table whole or not at all, gzipped (without a time stamp) where the name says so."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
+    content = text.getvalue().encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, compresslevel=6, mtime=0)
+    write_atomically(path, lambda file: file.write(content))
+
+
+def _field(value: Any) -> Any:
+    """A value as text: booleans 0 or 1, floats with 9 digits (float32 needs no more), nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.9g}"
+    return value
+
+
+def _depth(cell: Cell, result: Evaluation) -> list[dict[str, Any]]:
+    wanted = {s for s in (*cell.recipe.evaluation.segments, result.trained) if s <= result.depth}
+    return [
+        {
+            "segments": segments,
+            "exact": result.correct_at(segments).mean(),
+            "token": result.token[:, segments - 1].mean(),
+            "exact_model": result.model(segments).mean(),
+            "exact_oracle": result.oracle(segments).mean(),
+            "flops_per_answer": cell.flops_per_segment * segments,
+            "beyond_training": segments > result.trained,
+            "examples": len(result),
+        }
+        for segments in sorted(wanted)
+    ]
+
+
+def _halting(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
+    steps, right = result.halting_step(), result.model()
+    return [
+        {
+            "halting_step": int(step),
+            "count": int((steps == step).sum()),
+            "exact": right[steps == step].mean(),
+            "difficulty": examples.difficulty[steps == step].mean(),
+        }
+        for step in np.unique(steps)
+    ]
+
+
+def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
+    figures = [
+        ("exact", "fixed", result.fixed()),
+        ("exact", "model", result.model()),
+        ("exact", "oracle", result.oracle()),
+        ("token", "fixed", result.token_fixed()),
+        *((name, "fixed", value) for name, value in result.metrics.items()),
+    ]
+    groups = {"all": np.ones(len(result), bool)}
+    if examples.groups is not None:
+        order = dict.fromkeys(examples.groups[np.argsort(examples.difficulty, kind="stable")].tolist())
+        groups |= {name: examples.groups == name for name in order}
+    return [
+        {
+            "group": group,
+            "metric": metric,
+            "stopping": stopping,
+            "value": float(np.mean(value[rows])),
+            "examples": int(rows.sum()),
+        }
+        for group, rows in groups.items()
+        for metric, stopping, value in figures
+    ]
+
+
+def _examples(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
+    fixed, model, oracle, token = result.fixed(), result.model(), result.oracle(), result.token_fixed()
+    steps = result.halting_step()
+    groups = examples.groups if examples.groups is not None else np.full(len(result), "")
+    return [
+        {
+            "example_id": example_id,
+            "group": groups[i],
+            "difficulty": examples.difficulty[i],
+            "correct": fixed[i],
+            "correct_model": model[i],
+            "correct_oracle": oracle[i],
+            "token": token[i],
+            "halting_step": int(steps[i]),
+            "correct_by_segment": "".join("1" if right else "0" for right in result.correct[i]),
+            "q_halt_by_segment": ""
+            if result.q_halt is None
+            else ";".join(f"{value:.3g}" for value in result.q_halt[i]),
+        }
+        for i, example_id in enumerate(examples.ids)
+    ]

@@ -1,0 +1,208 @@
+"""Suite → cells: tasks built, arms resolved and matched, costs counted, ids hashed. Nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import data as data_sets
+from harness.cell import Cell
+from harness.cost import Cost, measure
+from harness.data import DataSet
+from harness.errors import MissingData, UserError, did_you_mean
+from harness.matching import match_parameters
+from harness.recipe import ONE_PASS, Loop, Recipe
+from harness.suite import Arm, Suite, deep_merge, validated
+from harness.training.device import Choice, choose_device, choose_precision
+from models.base import MODELS, ModelConfig, ModelShape, resolve_config
+from tasks.base import DataFolder, Task, create_task
+
+
+@dataclass(frozen=True)
+class ResolvedArm:
+    """An arm on one task: its configuration, loop and cost, and how it was matched."""
+
+    name: str
+    model: str
+    config: ModelConfig
+    loop: Loop
+    cost: Cost
+    updates: int | None
+    match_error: tuple[float, float] | None = None
+
+
+@dataclass
+class TaskPlan:
+    """One task of the suite: either ready to run, or skipped with the reason and the remedy."""
+
+    name: str
+    task: Task
+    recipe: Recipe
+    arms: dict[str, ResolvedArm] = field(default_factory=dict)
+    data: dict[int, DataSet] = field(default_factory=dict)  # by seed
+    skipped: MissingData | None = None
+
+
+@dataclass
+class Plan:
+    suite: Suite
+    tasks: dict[str, TaskPlan]
+    cells: list[Cell]
+    device: Choice
+    precision: dict[str, Choice]  # by task
+    data_store: Path
+
+    def skipped(self) -> list[TaskPlan]:
+        return [task for task in self.tasks.values() if task.skipped is not None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a suite is asked for; None means all."""
+
+    tasks: Sequence[str] | None = None
+    arms: Sequence[str] | None = None
+    seeds: int | None = None
+
+    def check(self, suite: Suite) -> None:
+        for kind, wanted, known in (("task", self.tasks, suite.tasks), ("arm", self.arms, suite.arms)):
+            for name in wanted or ():
+                if name not in known:
+                    raise UserError(f'suite {suite.name} has no {kind} "{name}"{did_you_mean(name, known)}')
+
+
+def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selection | None = None) -> Plan:
+    """All cells of the selection, in the order of the suite: task, then seed, then arm.
+
+    Seeds go before arms, so that a run cut short has whole pairs. Raises UserError for whatever can't be planned;
+    a data set that is merely absent marks its task as skipped.
+    """
+    selection = selection or Selection()
+    selection.check(suite)
+    device = choose_device(suite.device)
+    store = results.parent / "data"
+    plan = Plan(suite, {}, [], device, {}, store)
+    for name, entry in suite.tasks.items():
+        if selection.tasks is not None and name not in selection.tasks:
+            continue
+        task = create_task(entry.task or name, dict(entry.settings))
+        recipe = suite.recipe_of(name)
+        task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
+        plan.precision[name] = choose_precision(recipe.precision, device.value)
+        task_plan.arms = _resolve_arms(suite, name, task, recipe)
+        try:
+            for seed in range(selection.seeds or entry.seeds):
+                task_plan.data[seed] = data_sets.prepare(task, seed, data, store)
+        except MissingData as missing:
+            task_plan.skipped = missing
+            task_plan.data = dict.fromkeys(range(selection.seeds or entry.seeds), _ABSENT)
+        wanted = [arm for arm in suite.arms_of(name) if selection.arms is None or arm in selection.arms]
+        plan.cells += [_cell(plan, task_plan, task_plan.arms[arm], seed) for seed in task_plan.data for arm in wanted]
+    return plan
+
+
+_ABSENT = DataSet(Path(), "absent", float("nan"), (), {})
+
+
+def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe) -> dict[str, ResolvedArm]:
+    """Every arm of a task; references first, since the others are matched to them."""
+    shape = ModelShape.of(task)
+    used = suite.arms_of(name)
+    needed = {*used, *(suite.arms[arm].match.to for arm in used if suite.arms[arm].match)}  # type: ignore[union-attr]
+    resolved: dict[str, ResolvedArm] = {}
+    for arm_name in sorted(needed, key=lambda arm: suite.arms[arm].match is not None):
+        arm = suite.arms[arm_name]
+        where = f"suite {suite.name}: arms.{arm_name}"
+        override = suite.tasks[name].overrides.get(arm_name)
+        config_values = deep_merge(arm.config, override.config if override else {})
+        model = MODELS.get(arm.model)
+        loop = _loop(arm, override.loop if override else {}, model.recurrent, where)
+        match_error = None
+        if arm.match is None:
+            config = resolve_config(arm.model, config_values, arm.preset)
+        else:
+            for key in ("hidden", "heads", "inner"):
+                if key in config_values:
+                    raise UserError(f"{where}.config.{key}: the matching solver sets it; leave it out")
+            reference = resolved[arm.match.to]
+            start = {"hidden": reference.config.hidden, "heads": reference.config.heads}
+            matched = match_parameters(
+                arm.model,
+                resolve_config(arm.model, {**config_values, **start}, arm.preset),
+                _groups(reference.cost),
+                reference.config.hidden // reference.config.heads,
+                shape,
+                f"{where} on task {name}",
+            )
+            config, match_error = matched.config, (matched.error_core, matched.error_total)
+        cost = measure(arm.model, config, shape, loop, recipe.batch_size)
+        resolved[arm_name] = ResolvedArm(
+            arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), match_error
+        )
+    return resolved
+
+
+def _loop(arm: Arm, override: dict[str, Any], recurrent: bool, where: str) -> Loop:
+    if recurrent:
+        return validated(Loop, deep_merge(arm.loop, override), where, "loop")
+    if arm.loop or override:
+        raise UserError(f"{where}.loop: {arm.model} answers in one segment and has no loop; leave it out")
+    return ONE_PASS
+
+
+def _updates(
+    suite: Suite, arm: Arm, recipe: Recipe, cost: Cost, resolved: dict[str, ResolvedArm], where: str
+) -> int | None:
+    """Updates of the run, where the budget fixes them: directly, or through FLOPs per update."""
+    budget = recipe.budget
+    if budget.updates is not None:
+        updates: int | None = budget.updates
+    elif budget.train_flops is not None:
+        updates = max(1, int(budget.train_flops // cost.flops_per_update))
+    else:
+        updates = None
+    if arm.match is not None and arm.match.rule == "train_flops":
+        reference = resolved[arm.match.to]
+        if reference.updates is None:
+            raise UserError(f"{where}.match.rule: train_flops needs a budget in updates or train_flops")
+        updates = max(1, round(reference.updates * reference.cost.flops_per_update / cost.flops_per_update))
+    return updates if updates is None or recipe.max_updates is None else min(updates, recipe.max_updates)
+
+
+def _groups(cost: Cost) -> dict[str, int]:
+    return {
+        "core": cost.core,
+        "embeddings": cost.embeddings,
+        "heads": cost.heads,
+        "puzzle_table": cost.puzzle_table,
+        "never_trained": cost.never_trained,
+    }
+
+
+def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
+    match = plan.suite.arms[arm.name].match
+    return Cell(
+        suite=plan.suite.name,
+        task=task_plan.name,
+        registered_task=task_plan.task.name,
+        task_version=task_plan.task.version,
+        settings=task_plan.task.model_dump(mode="json"),
+        data_hash=task_plan.data[seed].digest,
+        arm=arm.name,
+        model=arm.model,
+        config=arm.config.model_dump(mode="json"),
+        loop=arm.loop,
+        recipe=task_plan.recipe,
+        updates=arm.updates,
+        match_to=match.to if match else None,
+        match_rule=match.rule if match else None,
+        match_error=arm.match_error,
+        seed=seed,
+        device=plan.device.value.split(":")[0],
+        precision=plan.precision[task_plan.name].value,
+        threads=plan.suite.threads,
+        flops_per_segment=arm.cost.flops_per_segment,
+        flops_per_update=arm.cost.flops_per_update,
+    )

@@ -1,0 +1,105 @@
+"""The row of runs.csv that one cell writes as record.json: identity, costs, provenance."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import harness
+from harness import tables
+from harness.cell import Cell
+from harness.cost import Cost
+from harness.files import write_json
+from harness.training.device import machine
+
+
+def write_unfinished(folder: Path, cell: Cell, status: str, reason: str) -> None:
+    """record.json of a cell that has no results: failed, diverged or interrupted, with the reason."""
+    row: dict[str, Any] = dict.fromkeys(tables.names("runs"))
+    write_json(folder / "record.json", row | identity(cell) | provenance() | {"status": status, "reason": reason})
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """The columns of runs.csv that the cell alone decides."""
+    core, total = cell.match_error or (None, None)
+    return {
+        "cell_id": cell.id,
+        "suite": cell.suite,
+        "task": cell.task,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "model": cell.model,
+        "match_reference": cell.match_to,
+        "match_rule": cell.match_rule,
+        "match_error_core": core,
+        "match_error_total": total,
+        "budget_kind": cell.recipe.budget.kind,
+        "budget": cell.recipe.budget.amount,
+        "batch_size": cell.recipe.batch_size,
+        "data_hash": cell.data_hash,
+        "task_version": cell.task_version,
+        "device": torch.cuda.get_device_name() if cell.device == "cuda" else cell.device,
+        "precision": cell.precision,
+        "threads": cell.threads,
+        "engine": cell.engine,
+        "numerics_version": cell.numerics_version,
+        "config": json.dumps(cell.config),
+        "recipe": cell.recipe.model_dump_json(),
+        "settings": json.dumps(cell.settings),
+        "run_folder": cell.run_folder,
+    }
+
+
+def costs(cost: Cost) -> dict[str, Any]:
+    return {
+        "parameters_core": cost.core,
+        "parameters_embeddings": cost.embeddings,
+        "parameters_heads": cost.heads,
+        "parameters_puzzle_table": cost.puzzle_table,
+        "parameters_never_trained": cost.never_trained,
+        "parameters_total": cost.total,
+        "layers_per_segment": cost.layers_per_segment,
+        "layers_per_answer": cost.layers_per_answer,
+        "segments": cost.segments,
+        "flops_per_update": cost.flops_per_update,
+        "flops_per_answer": cost.flops_per_answer,
+    }
+
+
+@cache
+def provenance() -> dict[str, str]:
+    """Versions, commit and machine."""
+    return {
+        "harness_version": harness.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": machine(),
+    }
+
+
+def _commit() -> str:
+    """Short hash of the checked-out commit, + where tracked files differ; empty outside git."""
+    root = Path(__file__).parents[2]
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") if commit.returncode == 0 else ""

@@ -1,0 +1,219 @@
+"""`run_cell(cell, folder)`: train one cell, select on validation, look at test once, write its share of every table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.cell import Cell
+from harness.cost import measure
+from harness.data import DataSet
+from harness.evaluation.evaluate import Evaluation, evaluate, limited
+from harness.evaluation.records import write_run_tables
+from harness.files import write_json
+from harness.record import costs, identity, provenance
+from harness.training import checkpoint
+from harness.training.device import peak_memory_mib
+from harness.training.trainer import Diverged, Trainer
+from models.base import ModelShape, resolve_config
+from tasks.base import Examples, Task, create_task
+
+CHECKPOINT_SECONDS = 60.0
+"""Least time between two checkpoints; the last evaluation point before it is what a killed run loses at most."""
+
+Report = Callable[[float, str], bool]
+"""Called with (progress 0 to 1, a short text); returns False to ask the run to stop and leave a checkpoint."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it left a checkpoint and can go on."""
+
+
+@dataclass
+class Progress:
+    """What a run has found so far beside its weights."""
+
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    selected: int = -1  # index into curves
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    evaluation_seconds: float = 0.0
+    next_point: int = 1
+
+
+def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda progress, text: True) -> None:
+    """Run a cell to its end, from its checkpoint if the folder holds one, and write record.json last.
+
+    Raises Interrupted when `report` says stop, and Diverged when the loss is not finite.
+    """
+    started = datetime.now(UTC)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "cell.json", cell.model_dump(mode="json"))
+    torch.set_num_threads(cell.threads)
+    if cell.precision == "float32":
+        torch.set_float32_matmul_precision("highest")
+    device = torch.device(cell.device)
+    task = create_task(cell.registered_task, cell.settings)
+    splits = data.load()
+    trainer = Trainer(cell, task, splits, device)
+    progress = Progress()
+    notes = _resume(trainer, progress, folder, device)
+    validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
+    train(trainer, progress, validation, folder, report)
+
+    report(1.0, "test")
+    trainer.model.load_state_dict(progress.best)
+    clock = time.perf_counter()
+    scored = {
+        name: limited(part, cell.recipe.evaluation.test_examples)
+        for name, part in splits.items()
+        if name not in ("train", "validation")
+    }
+    evaluations = {name: _evaluate(trainer, part) for name, part in scored.items()}
+    progress.evaluation_seconds += time.perf_counter() - clock
+
+    checkpoint.save_weights(folder, progress.best)
+    write_run_tables(folder, cell, task, progress.curves, scored, evaluations)
+    record = _record(
+        cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
+    )
+    record["notes"] = " | ".join([*data.notes, *notes])
+    write_json(folder / "record.json", record)
+    checkpoint.drop_state(folder)
+
+
+def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Path, report: Report) -> None:
+    """Spend the budget, evaluating on validation at even steps of it and keeping the best weights."""
+    points = trainer.recipe.evaluation.points
+    last_saved = time.perf_counter()
+    while not trainer.finished:
+        trainer.advance()
+        if trainer.progress >= progress.next_point / points or trainer.finished:
+            _evaluation_point(trainer, progress, validation)
+            while progress.next_point <= points and trainer.progress >= progress.next_point / points:
+                progress.next_point += 1
+            if time.perf_counter() - last_saved > CHECKPOINT_SECONDS and not trainer.finished:
+                _save(trainer, progress, folder)
+                last_saved = time.perf_counter()
+        if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
+            _save(trainer, progress, folder)
+            raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")
+
+
+def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples) -> None:
+    clock = time.perf_counter()
+    result = evaluate(
+        trainer.model,
+        trainer.task,
+        trainer.cell.loop,
+        validation,
+        segments=trainer.cell.loop.segments,
+        batch_size=trainer.recipe.evaluation.batch_size,
+    )
+    progress.evaluation_seconds += time.perf_counter() - clock
+    window = trainer.window()
+    exact = float(result.fixed().mean())
+    progress.curves.append(
+        {
+            "updates": trainer.updates,
+            "examples": trainer.examples,
+            "flops": trainer.flops,
+            "seconds": trainer.seconds,
+            "learning_rate": trainer.optimizers.learning_rate,
+            "train_loss": window.loss,
+            "train_exact": window.exact,
+            "train_segments": window.segments,
+            "validation_exact": exact,
+            "validation_token": float(result.token_fixed().mean()),
+        }
+    )
+    # exact accuracy decides; token accuracy where it is equal (early on, exact is often 0); else the later point
+    order = [(point["validation_exact"], point["validation_token"], i) for i, point in enumerate(progress.curves)]
+    if max(order)[2] == len(order) - 1:
+        progress.selected = len(order) - 1
+        progress.best = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
+    settings = trainer.recipe.evaluation
+    return evaluate(
+        trainer.model,
+        trainer.task,
+        trainer.cell.loop,
+        examples,
+        segments=max(*settings.segments, trainer.cell.loop.segments),
+        batch_size=settings.batch_size,
+    )
+
+
+def _status(trainer: Trainer, progress: Progress) -> str:
+    last = f", validation {progress.curves[-1]['validation_exact']:.1%}" if progress.curves else ""
+    return f"update {trainer.updates}{last}"
+
+
+def _save(trainer: Trainer, progress: Progress, folder: Path) -> None:
+    checkpoint.save_state(folder, {"trainer": trainer.state_dict(), "progress": asdict(progress)})
+
+
+def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.device) -> list[str]:
+    """Go on from the folder's checkpoint if it has one; returns what to say about it."""
+    state = checkpoint.load_state(folder, device)
+    if state is None:
+        return []
+    trainer.load_state_dict(state["trainer"])
+    for name, value in state["progress"].items():
+        setattr(progress, name, value)
+    return [f"resumed at update {trainer.updates}"]
+
+
+def _record(
+    cell: Cell,
+    task: Task,
+    trainer: Trainer,
+    progress: Progress,
+    test: Evaluation,
+    data: DataSet,
+    started: datetime,
+    validation_examples: int,
+    train_examples: int,
+) -> dict[str, Any]:
+    cost = measure(
+        cell.model, resolve_config(cell.model, cell.config), ModelShape.of(task), cell.loop, cell.recipe.batch_size
+    )
+    selected = progress.curves[progress.selected]
+    return {
+        **identity(cell),
+        **costs(cost),
+        "status": "finished",
+        "reason": None,
+        "flops_train": trainer.flops,
+        "updates": trainer.updates,
+        "examples_seen": trainer.feeder.drawn,
+        "examples_distinct": trainer.feeder.distinct,
+        "seconds_train": trainer.seconds,
+        "seconds_evaluation": progress.evaluation_seconds,
+        "peak_memory_mib": peak_memory_mib(cell.device),
+        "floor": data.floor,
+        "selected_update": selected["updates"],
+        "validation_exact": selected["validation_exact"],
+        "final_validation_exact": progress.curves[-1]["validation_exact"],
+        "test_exact": float(test.fixed().mean()),
+        "test_exact_model": float(test.model().mean()),
+        "test_exact_oracle": float(test.oracle().mean()),
+        "test_token": float(test.token_fixed().mean()),
+        "test_halting_step": float(test.halting_step().mean()),
+        "train_examples": train_examples,
+        "validation_examples": validation_examples,
+        "test_examples": len(test),
+        "started": started.isoformat(timespec="seconds"),
+        "notes": None,
+        **provenance(),
+    }
+
+
+__all__ = ["Diverged", "Interrupted", "run_cell"]

@@ -1,0 +1,220 @@
+"""The training loop that every arm goes through: refill rows, run segments, step the optimizer. No evaluation here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from harness import seeds
+from harness.cell import Cell
+from harness.recipe import Recipe
+from harness.training.act import (
+    Carry,
+    detached,
+    exploration_minimum,
+    first_carry,
+    halted_after,
+    refill,
+    run_segment,
+)
+from harness.training.batches import DeviceData, Feeder
+from harness.training.optim import Optimizers
+from harness.training.random import CounterRandom
+from models.base import ModelShape, ReasoningModel, State, create_model
+from tasks.base import Batch, Splits, Task
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+SYNC_UPDATES = {"cpu": 1, "cuda": 50}
+"""Updates between two looks of the host at the device: each look waits for the queue, which costs nothing on CPU."""
+
+
+class Diverged(Exception):
+    """The loss is NaN or infinite; training stopped."""
+
+
+@dataclass
+class Window:
+    """What happened since the last evaluation point."""
+
+    loss: float  # mean per row and segment
+    exact: float  # of the rows that halted
+    segments: float  # mean, of the rows that halted
+
+
+class Trainer:
+    """One cell's training state. `advance` runs updates; `state_dict` is what a stopped run needs to go on."""
+
+    def __init__(self, cell: Cell, task: Task, splits: Splits, device: torch.device) -> None:
+        self.cell, self.task, self.device = cell, task, device
+        self.recipe: Recipe = cell.recipe
+        self.model = build_model(cell, ModelShape.of(task)).to(device)
+        self.optimizers = Optimizers(
+            self.model, self.recipe.optimizer, self.recipe.puzzle_optimizer, self.recipe.schedule, self.recipe.clip
+        )
+        self.sync_every = SYNC_UPDATES[device.type]
+        self.feeder = Feeder(
+            task,
+            cell.task,
+            cell.seed,
+            DeviceData(splits["train"], device),
+            self.recipe.batch_size,
+            augmentation=self.recipe.augmentation,
+            drop_unused=self.recipe.drop_unused,
+            window_updates=self.sync_every,
+        )
+        self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
+        self.rows = torch.arange(self.recipe.batch_size, device=device)
+        compiled = torch.compile(self.model, dynamic=False) if self.recipe.compile else self.model
+        self.forward = cast(ReasoningModel, compiled)
+        self.carry: Carry | None = None
+        self.updates = 0
+        self.examples = 0  # drawn, as of the last synchronisation
+        self.seconds = 0.0
+        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+
+    # -- budget ----------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, 0 to 1."""
+        cell, budget = self.cell, self.recipe.budget
+        if cell.updates is not None:
+            return self.updates / cell.updates
+        used = self.examples if budget.kind == "examples" else self.seconds
+        share = used / budget.amount
+        return share if self.recipe.max_updates is None else max(share, self.updates / self.recipe.max_updates)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1
+
+    @property
+    def flops(self) -> float:
+        return self.updates * self.cell.flops_per_update
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Updates until the next synchronisation or the end of the budget. Raises Diverged."""
+        started = time.perf_counter()
+        remaining = self.sync_every
+        if self.cell.updates is not None:
+            remaining = min(remaining, self.cell.updates - self.updates)
+        for _ in range(remaining):
+            self._update()
+        self.examples = self.feeder.drawn
+        diverged = not bool(torch.isfinite(self._sums[0]))
+        self.seconds += time.perf_counter() - started
+        if diverged:
+            raise Diverged(f"the loss was not finite between updates {self.updates - remaining + 1} and {self.updates}")
+
+    def _update(self) -> None:
+        """One optimizer step: refill halted rows, run `rollout` segments, step."""
+        carry = self._refilled()
+        loop = self.cell.loop
+        counters = self.updates * self.recipe.batch_size + self.rows
+        attached = torch.zeros((), device=self.device)
+        # nothing is released before the rollout's last segment: rows are refilled between rollouts only
+        for segment in range(loop.rollout):
+            random = CounterRandom(self.exploration_key, counters * loop.rollout + segment)
+            steps = carry.steps + 1
+            state, prediction, losses = run_segment(
+                loop, self.task, self.forward, carry.state, carry.batch, steps, self.recipe.loss
+            )
+            halted = halted_after(loop, prediction, steps, exploration_minimum(loop, random.uniform(2)))
+            total = losses.total / (self.recipe.batch_size * loop.rollout)
+            if loop.detach:
+                total.backward()  # at once, so that one segment's activations live at a time
+            else:
+                attached = attached + total
+            carry = Carry(
+                state=detached(state) if loop.detach or segment == loop.rollout - 1 else state,
+                batch=carry.batch,
+                steps=steps,
+                halted=halted,
+                positions=carry.positions,
+            )
+            self._note(losses.total.detach(), losses.correct, halted, steps)
+        if not loop.detach:
+            attached.backward()
+        self.carry = carry
+        self.updates += 1
+        self.optimizers.step(self.updates, self.progress)
+
+    def _refilled(self) -> Carry:
+        if self.carry is None:
+            everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
+            fresh, positions = self.feeder.next(everything)
+            return refill(self.model, first_carry(self.model, fresh), fresh, positions)
+        fresh, positions = self.feeder.next(self.carry.halted)
+        return refill(self.model, self.carry, fresh, positions)
+
+    def _note(self, loss: Tensor, correct: Tensor, halted: Tensor, steps: Tensor) -> None:
+        done = halted.double()
+        self._sums += torch.stack(
+            (
+                loss.double(),
+                torch.full_like(done[0], len(halted)),
+                done.sum(),
+                (done * correct).sum(),
+                (done * steps).sum(),
+            )
+        )
+
+    def window(self) -> Window:
+        """Figures since the last call. Synchronises."""
+        loss, rows, halted, correct, steps = self._sums.tolist()
+        self._sums.zero_()
+        return Window(loss / max(rows, 1), correct / max(halted, 1), steps / max(halted, 1))
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        carry = self.carry
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "learning_rate": self.optimizers.learning_rate,
+            "carry": None
+            if carry is None
+            else {
+                "state": carry.state,
+                "inputs": carry.batch.inputs,
+                "labels": carry.batch.labels,
+                "puzzle_ids": carry.batch.puzzle_ids,
+                "facts": carry.batch.facts,
+                "steps": carry.steps,
+                "halted": carry.halted,
+                "positions": carry.positions,
+            },
+            "cursor": self.feeder.cursor,
+            "uses": self.feeder.uses,
+            "updates": self.updates,
+            "examples": self.examples,
+            "seconds": self.seconds,
+            "sums": self._sums,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.optimizers.learning_rate = state["learning_rate"]
+        saved = state["carry"]
+        if saved is not None:
+            batch = Batch(saved["inputs"], saved["labels"], saved["puzzle_ids"], saved["facts"])
+            carried: State = saved["state"]
+            self.carry = Carry(carried, batch, saved["steps"], saved["halted"], saved["positions"])
+        self.feeder.resume(state["cursor"], state["uses"])
+        self.updates, self.examples, self.seconds = state["updates"], state["examples"], state["seconds"]
+        self._sums = state["sums"]
+
+
+def build_model(cell: Cell, shape: ModelShape) -> ReasoningModel:
+    """The cell's model, initial weights by (arm, seed)."""
+    generator = torch.Generator().manual_seed(seeds.key(cell.arm, "weights", cell.seed))
+    return create_model(cell.model, cell.config, shape, generator=generator, dtype=DTYPES[cell.precision])
