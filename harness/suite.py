@@ -174,23 +174,41 @@ def read_suite(name_or_file: str) -> tuple[dict[str, Any], str]:
     return document, label
 
 
-def load_suite(
-    document: Mapping[str, Any],
-    label: str,
-    assignments: Iterable[str] = (),
-    extra_tasks: Mapping[str, Any] | None = None,
-) -> Suite:
-    """The checked suite. `assignments` are --set KEY=VALUE; `extra_tasks` are tasks that joined it themselves."""
-    raw = json.loads(json.dumps(document, default=str))
-    for name, entry in (extra_tasks or {}).items():
-        if isinstance(raw.get("tasks"), dict):
-            raw["tasks"].setdefault(name, entry)
+def load_suite(document: Mapping[str, Any], label: str, assignments: Iterable[str] = ()) -> Suite:
+    """The checked suite; `assignments` are --set KEY=VALUE, applied last."""
+    raw = _copy(document)
     for assignment in assignments:
         assign(raw, assignment)
     suite = validated(Suite, raw, f"suite {label}")
     for task in suite.tasks:
         suite.recipe_of(task)  # fail now rather than in the middle of a run
     return suite
+
+
+def _copy(document: Mapping[str, Any]) -> dict[str, Any]:
+    copied: dict[str, Any] = json.loads(json.dumps(document, default=str))
+    return copied
+
+
+def with_tasks(document: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with tasks that join it by themselves (Task.suites), where it does not name them already."""
+    raw = _copy(document)
+    if isinstance(raw.get("tasks"), dict):
+        for name, entry in tasks.items():
+            raw["tasks"].setdefault(name, entry)
+    return raw
+
+
+def with_recipe(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with changes to its recipe that no task's own recipe may undo."""
+    raw = _copy(document)
+    if not changes:
+        return raw
+    raw["recipe"] = deep_merge(raw.get("recipe") or {}, changes, replace=("budget",))
+    for entry in (raw.get("tasks") or {}).values():
+        if isinstance(entry, dict) and entry.get("recipe"):
+            entry["recipe"] = deep_merge(entry["recipe"], changes, replace=("budget",))
+    return raw
 
 
 def assign(document: dict[str, Any], assignment: str) -> None:
@@ -262,15 +280,9 @@ SMOKE: dict[str, Any] = {
 
 
 def smoke(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole matrix of a suite at one seed and a few updates, under a name of its own."""
-    raw = json.loads(json.dumps(document, default=str))
+    """The whole matrix of a suite at a few updates, under a name of its own. (One seed is the caller's to ask for.)"""
+    raw = with_recipe(document, SMOKE)
     raw["name"] = f"{raw.get('name', 'suite')}-smoke"
     raw["proxy"] = True
     raw["limits"] = ["A smoke run: four updates per cell. It shows that everything works and says nothing else."]
-    raw["recipe"] = deep_merge(raw.get("recipe") or {}, SMOKE, replace=("budget",))
-    for entry in (raw.get("tasks") or {}).values():
-        if isinstance(entry, dict):
-            entry["seeds"] = 1
-            if entry.get("recipe"):
-                entry["recipe"] = deep_merge(entry["recipe"], SMOKE, replace=("budget",))
     return raw

@@ -162,6 +162,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("seeds", "int", "Seeds."),
         ("examples", "int", "Test examples, the same for every seed."),
         ("seed_sd", "float", "Standard deviation between seeds."),
+        ("seed_min", "float", "Mean of the lowest seed."),
+        ("seed_max", "float", "Mean of the highest seed."),
         ("floor", "float", "The task's floor on test; empty for other splits."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),

@@ -22,6 +22,9 @@ MAX_BITS = 60
 HASH_RANGE = {"train": (0.375, 1.0), "validation": (0.25, 0.375), "test": (0.0, 0.25), "ood-length": (0.0, 1.0)}
 """Which strings a split may hold, by the string's hash in [0, 1). Out-of-distribution lengths never meet training."""
 
+TAUGHT = 5
+"""Strings of up to 5 bits (62 of them) are for training alone: they teach what a bit does and are too few to test."""
+
 QUERY, ZERO, EVEN = 1, 2, 4  # a bit is the token ZERO + bit, an answer is the token EVEN + parity
 
 
@@ -29,7 +32,8 @@ QUERY, ZERO, EVEN = 1, 2, 4  # a bit is the token ZERO + bit, an answer is the t
 class Parity(Task):
     """Sequence: an answer slot, the bits, padding. Answer: one token, even or odd, read at the slot.
 
-    Where fewer strings exist than a setting asks for, a split holds those that exist; no string stands there twice.
+    Training rows are spread evenly over the lengths, so short strings, of which few exist, repeat; up to TAUGHT bits all
+    strings belong to training. The scored splits hold no string twice, and where fewer exist than asked for, those.
     """
 
     version: ClassVar[int] = 1
@@ -98,12 +102,16 @@ class Parity(Task):
         ]
 
     def _examples(self, split: str, lengths: Sequence[int], count: int, *seed: int) -> Examples:
-        """Up to `count` distinct strings, spread over the lengths as evenly as their numbers allow."""
+        """Up to `count` strings: distinct ones, spread over the lengths as evenly as their numbers allow; in training
+        exactly evenly, repeated where they must."""
         pools = [_pairs(split, n, count, seeds.generator(self.name, split, n, *seed)) for n in lengths]
-        takes = _spread(count // 2, [len(pool) for pool in pools])
-        strings = np.concatenate([pool[:k].reshape(-1) for pool, k in zip(pools, takes, strict=True)])
+        if split == "train":
+            takes = _spread(count // 2, [count] * len(pools))
+        else:
+            takes = _spread(count // 2, [len(pool) for pool in pools])
+        strings = np.concatenate([np.resize(pool, (k, 2)).reshape(-1) for pool, k in zip(pools, takes, strict=True)])
         bits = np.repeat(np.asarray(lengths), 2 * np.asarray(takes))  # [N] length of each string
-        order = np.argsort(_hash(2**bits + strings))  # lengths mixed, so that the first rows are a fair sample
+        order = np.argsort(_hash(2**bits + strings), kind="stable")  # lengths mixed, so that the first rows are a fair sample
         strings, bits = strings[order], bits[order]
         shift = bits[:, None] - 1 - np.arange(max(lengths))  # the first bit is the highest; below 0 lies padding
         tokens = np.where(shift >= 0, ZERO + ((strings[:, None] >> np.maximum(shift, 0)) & 1), PAD)
@@ -121,8 +129,10 @@ def _pairs(split: str, n: int, count: int, random: np.random.Generator) -> np.nd
     Pairs make both classes equally frequent at every length, so that no constant answer scores above 0.5.
     """
     low, high = HASH_RANGE[split]
+    if n <= TAUGHT:
+        low, high = (0.0, 1.0) if split == "train" else (0.0, 0.0)
     # draw twice as many as are wanted, of which `high - low` belong to the split; short lengths have fewer altogether
-    drawn = random.choice(2**n, min(2**n, int(2 * count / (high - low)) + 1000), replace=False)
+    drawn = random.choice(2**n, min(2**n, int(2 * count / max(high - low, 0.1)) + 1000), replace=False)
     share = _hash(2**n + drawn)
     mine = drawn[(low <= share) & (share < high)]
     odd = _parity(mine) == 1

@@ -120,8 +120,9 @@ class Sudoku(SudokuTask):
     puzzle per class, so that their examples are independent.
 
     Side 4 has few classes: 980, 1,040, 711, 376, 96 and 13 with 7 to 12 blanks, 2,223 with the 8 to 11 of the default
-    (4,710 in all). They are enumerated, and each puzzle is shown in a random dress. Training repeats classes once it
-    has used all of its own. Singles solve nearly all of them, so groups by blanks tell more than guesses. Sides 6 (2x3 boxes) and 9 draw from far more classes than they use.
+    (4,710 in all). They are enumerated, and each puzzle is shown in a random dress; training repeats classes once it
+    has used all of its own. Sides 6 (2x3 boxes) and 9 draw random puzzles from far more classes than they use.
+    Singles alone solve nearly all generated puzzles (0 guesses), so accuracy is grouped by the number of blanks.
     """
 
     summary: ClassVar[str] = "Sudoku with one solution, generated: fill the blanks"
@@ -160,11 +161,10 @@ class Sudoku(SudokuTask):
         parts = {}
         for name, n in wanted.items():
             mine = np.flatnonzero(owner == name)
-            if name != "train" or not len(mine):
-                self._require(name, n, len(mine))
-            rounds = [random.permutation(mine) for _ in range(-(-n // len(mine)))]
-            picked = np.concatenate(rounds)[:n]
-            parts[name] = self._with_groups(*random_dress(puzzles[picked], solutions[picked], random), guesses=None)
+            self._require(name, n, len(mine))
+            picked = np.concatenate([random.permutation(mine) for _ in range(-(-n // len(mine)))])[:n]
+            dressed = random_dress(puzzles[picked], solutions[picked], random)
+            parts[name] = self._examples(*dressed, solve(dressed[0]).guesses)
         return parts
 
     def _from_random_puzzles(self, wanted: dict[str, int], random: np.random.Generator) -> Splits:
@@ -190,18 +190,6 @@ class Sudoku(SudokuTask):
             for name, n in wanted.items()
         }
 
-    def _from_all_classes(self, wanted: dict[str, int], random: np.random.Generator) -> Splits:
-        puzzles, solutions = classes_of_side_4((self.min_blanks, self.max_blanks))
-        owner = split_of(class_keys(puzzles, solutions))
-        parts = {}
-        for name, n in wanted.items():
-            mine = np.flatnonzero(owner == name)
-            self._require(name, n, len(mine))
-            picked = np.concatenate([random.permutation(mine) for _ in range(-(-n // len(mine)))])[:n]
-            dressed = random_dress(puzzles[picked], solutions[picked], random)
-            parts[name] = self._examples(*dressed, solve(dressed[0]).guesses)
-        return parts
-
     def _require(self, split: str, wanted: int, found: int) -> None:
         """Refuse a split that can't have one class per example, or, for training, has none at all."""
         if found < (1 if split == "train" else wanted):
@@ -212,8 +200,8 @@ class Sudoku(SudokuTask):
 
     def _examples(self, puzzles: np.ndarray, solutions: np.ndarray, guesses: np.ndarray) -> Examples:
         blanks, width = (puzzles == 0).sum(1), GROUP_WIDTH[self.side]
-        low = np.maximum(blanks - blanks % width, self.min_blanks)
-        high = np.minimum(blanks - blanks % width + width - 1, self.max_blanks)
+        low = blanks - (blanks - self.min_blanks) % width
+        high = np.minimum(low + width - 1, self.max_blanks)
         groups = [f"{a:02d} blanks" if a == b else f"{a:02d}-{b:02d} blanks" for a, b in zip(low, high, strict=True)]
         return self.examples(puzzles, solutions, guesses).with_groups(groups)
 

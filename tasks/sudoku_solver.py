@@ -21,32 +21,32 @@ AT_ONCE = 2048
 class Solved(NamedTuple):
     """What the search found for each puzzle.
 
-    solutions [N, 2, S]: the first two solutions (0 where there is none); count [N]: 0, 1, or 2 for "two or more";
-    guesses [N]; finished [N] bool: the tree was closed, so `count` is proven. Guesses are a difficulty where
-    count is 1 and finished.
+    solutions [N, 2, S]: the first two solutions (0 where there is none); number [N]: 0, 1, or 2 for "two or more";
+    guesses [N]; finished [N] bool: the tree was closed, so `number` is proven. Guesses are a difficulty where
+    number is 1 and finished.
     """
 
     solutions: np.ndarray
-    count: np.ndarray
+    number: np.ndarray
     guesses: np.ndarray
     finished: np.ndarray
 
     @property
     def unique(self) -> np.ndarray:
-        return self.finished & (self.count == 1)
+        return self.finished & (self.number == 1)
 
 
 def solve(puzzles: np.ndarray, max_guesses: int | None = None) -> Solved:
     """Search every puzzle [N, S] (0 = blank) for a second solution, giving up on one after `max_guesses`."""
     n, positions = puzzles.shape
     solutions = np.zeros((n, 2, positions), np.uint8)
-    count, guesses, finished = np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, bool)
+    number, guesses, finished = np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, bool)
     states, owners = candidates(puzzles), np.arange(n)
     while len(owners):
         # the newest states first: depth-first, so memory stays bounded
         states, work = states[:, :-AT_ONCE], states[:, -AT_ONCE:]
         owners, owner = owners[:-AT_ONCE], owners[-AT_ONCE:]
-        wanted = (count[owner] < 2) & finished[owner]
+        wanted = (number[owner] < 2) & finished[owner]
         work, owner = work[:, wanted], owner[wanted]
         work, alive = propagate(work)
         work, owner = work[:, alive], owner[alive]
@@ -54,9 +54,9 @@ def solve(puzzles: np.ndarray, max_guesses: int | None = None) -> Solved:
         done = (sizes == 1).all(0)
         for column in np.flatnonzero(done):
             puzzle = owner[column]
-            if count[puzzle] < 2:
-                solutions[puzzle, count[puzzle]] = digits(work[:, column])
-                count[puzzle] += 1
+            if number[puzzle] < 2:
+                solutions[puzzle, number[puzzle]] = digits(work[:, column])
+                number[puzzle] += 1
         work, owner, sizes = work[:, ~done], owner[~done], sizes[:, ~done]
         children, parents = branch(work, sizes)
         owner = owner[parents]
@@ -64,7 +64,7 @@ def solve(puzzles: np.ndarray, max_guesses: int | None = None) -> Solved:
         if max_guesses is not None:
             finished[guesses > max_guesses] = False
         states, owners = np.concatenate([states, children], 1), np.concatenate([owners, owner])
-    return Solved(solutions, count, guesses, finished)
+    return Solved(solutions, number, guesses, finished)
 
 
 def candidates(puzzles: np.ndarray) -> np.ndarray:

@@ -169,9 +169,7 @@ def refine(puzzles: np.ndarray, solutions: np.ndarray, rounds: int = ROUNDS) -> 
         boxes = (_mix(boxes) * np.uint64(7)).repeat(height, 0).repeat(width, 1)
         around = rows[:, None] + columns[None] + boxes
         colours = _mix(
-            colours * np.uint64(11)
-            + around.reshape(-1, n)
-            + np.uint64(13) * np.take_along_axis(_mix(digits), digit, 0)
+            colours * np.uint64(11) + around.reshape(-1, n) + np.uint64(13) * np.take_along_axis(_mix(digits), digit, 0)
         )
     return colours
 

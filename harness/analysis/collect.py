@@ -134,4 +134,3 @@ def _copy(shares: Iterable[Path], table: str, out: BinaryIO) -> None:
 
 def _opened(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
-

@@ -90,7 +90,7 @@ def read_answers(results: Path, finished: Sequence[Row]) -> Answers:
 
 
 def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> Iterator[Row]:
-    """Rows of levels.csv: exact accuracy per arm and split, and on test per stopping rule for arms of several segments."""
+    """Rows of levels.csv: exact accuracy by arm and split; on test by stopping rule for arms of several segments."""
     floor = floor_of(runs)
     for split in answers.splits():
         for arm in suite.tasks[task].arms:
@@ -103,6 +103,7 @@ def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> It
                     continue
                 (matrix,) = answers.matrices(split, [arm], column, seeds)
                 mean, low, high = (float(v) for v in stats.level_interval(matrix))
+                by_seed = matrix.mean(1, dtype=np.float64)
                 yield {
                     "task": task,
                     "arm": arm,
@@ -114,7 +115,9 @@ def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> It
                     "high": high,
                     "seeds": len(seeds),
                     "examples": matrix.shape[1],
-                    "seed_sd": float(matrix.mean(1, dtype=np.float64).std(ddof=1)) if len(seeds) > 1 else None,
+                    "seed_sd": float(by_seed.std(ddof=1)) if len(seeds) > 1 else None,
+                    "seed_min": float(by_seed.min()),
+                    "seed_max": float(by_seed.max()),
                     "floor": floor if split == "test" else None,
                     "cells": " ".join(answers.cells[arm, seed] for seed in seeds),
                 }
@@ -185,7 +188,7 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
 
 
 def _no_contrast(floor: float | None, left: np.ndarray, right: np.ndarray) -> str | None:
-    """Why two arms can't show which is better, if so: both solve the task, or neither is above the trivial predictor."""
+    """Why two arms can't show which is better, if so: both solve the task, or neither beats the trivial predictor."""
     if min(left.mean(), right.mean()) >= CEILING:
         return f"both are at the ceiling (at least {CEILING:.0%})"
     if floor is None or len(left) < 2:
@@ -211,7 +214,7 @@ def _missing(runs: Sequence[Row], arms: tuple[str, str], planned: int, paired: i
 
 
 def matching_rule(suite: Suite, a: str, b: str) -> str:
-    """How two arms are matched, directly or through the arm both are matched to; empty when they are not."""
+    """The rule by which one of two arms is matched to the other, or the arm both are matched to; empty for neither."""
     matches = {arm: suite.arms[arm].match for arm in (a, b)}
     for arm, other in ((b, a), (a, b)):
         match = matches[arm]
@@ -219,7 +222,7 @@ def matching_rule(suite: Suite, a: str, b: str) -> str:
             return match.rule
     first, second = matches[a], matches[b]
     if first and second and first.to == second.to:
-        return f"{a}: {first.rule}, {b}: {second.rule}, both to {first.to}"
+        return f"each to {first.to}"
     return ""
 
 
@@ -282,14 +285,15 @@ def sentence(suite: Suite, row: Mapping[str, Any], reason: str) -> str:
         if row["verdict"] == WORSE:
             low, high, difference = -high, -low, -difference
         said = f"{a} is {row['verdict']} than {b} by {points(difference)} {interval(low, high)}"
-        return f"On {task}, {said}, {'; '.join([', '.join(numbers[:1]), *numbers[1:], *notes])}."
+        return f"On {task}, {said}, {'; '.join([*numbers, *notes])}."
     shown = f"difference {points(difference)} {interval(low, high)}"
     said = {
         NO_DIFFERENCE: f"{a} and {b} do not differ",
         CANNOT_TELL: f"it cannot be told whether {a} or {b} is better",
         NO_VERDICT: f"{a} against {b} is shown without a verdict",
     }[row["verdict"]]
-    return f"On {task}, {said}: {'; '.join([part for part in (reason, f'{shown}, {numbers[0]}', *numbers[1:], *notes) if part])}."  # fmt: skip
+    parts = [reason, f"{shown}, {numbers[0]}", *numbers[1:], *notes]
+    return f"On {task}, {said}: {'; '.join(part for part in parts if part)}."
 
 
 def _signed(value: float) -> str:

@@ -147,7 +147,7 @@ def table_file(table: str) -> str:
 
 
 def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """A table or a run's share of it. str columns stay text (empty = ""); int, float and bool become floats (empty = NaN).
+    """A table or a run's share of it. str columns stay text (empty = ""), all others become floats (empty = NaN).
 
     Raises BrokenData when its columns are not those of the schema.
     """

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
+"""matplotlib's name of each marker and the letter that looks like it, for the page's own legends."""
+
 GREY = "#5f6b76"
 
 PANEL = (4.6, 2.9)
@@ -58,13 +60,15 @@ STYLE: dict[str, Any] = {
 class Look(NamedTuple):
     colour: str
     marker: str
+    glyph: str
     label: str
 
 
 def looks(arms: dict[str, str]) -> dict[str, Look]:
     """Colour and marker of every arm, from name → label in the suite's order."""
+    markers = list(MARKERS.items())
     return {
-        arm: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], label)
+        arm: Look(COLOURS[i % len(COLOURS)], *markers[(i + i // len(COLOURS)) % len(markers)], label)
         for i, (arm, label) in enumerate(arms.items())
     }
 
@@ -97,7 +101,8 @@ def draw(figure: Figure, folder: Path) -> None:
         whole = _canvas(figure, figure.panels, legend=True)
         write_text(folder / f"{figure.name}.svg", _svg(whole))
         write_atomically(
-            folder / f"{figure.name}.png", lambda out: whole.savefig(out, format="png", dpi=150, metadata={"Software": None})
+            folder / f"{figure.name}.png",
+            lambda out: whole.savefig(out, format="png", dpi=150, metadata={"Software": None}),
         )
         figure.inline = [
             embeddable(_svg(_canvas(figure, [panel], legend=False)), f"{figure.name}-{i}")
@@ -148,7 +153,8 @@ def embeddable(svg: str, prefix: str) -> str:
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+    head, body = svg.split(">", 1)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", head) + ">" + body
     svg = re.sub(r"<style.*?</style>|font-family: [^;\"]*; ", "", svg, flags=re.DOTALL)  # the page's own style sheet
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}-\1"', svg)

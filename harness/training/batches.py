@@ -16,6 +16,7 @@ class DeviceData:
 
     def __init__(self, examples: Examples, device: torch.device) -> None:
         host = examples.batch()
+        self.ids = examples.ids
         self.batch = host.map(lambda array: _tensor(array).to(device))
 
     def __len__(self) -> int:
@@ -92,8 +93,8 @@ class Feeder:
 
     @property
     def distinct(self) -> int:
-        """Different examples trained on so far, before augmentation. Synchronises."""
-        return int((self.uses > 0).sum())
+        """Different examples trained on so far, before augmentation; equal rows count once. Synchronises."""
+        return len(np.unique(self.data.ids[self.uses.cpu().numpy() > 0]))
 
     def resume(self, cursor: Tensor, uses: Tensor) -> None:
         """Go on where another feeder of the same stream stopped."""

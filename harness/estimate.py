@@ -1,0 +1,212 @@
+"""What `plan` prints: parameters, FLOPs, memory, disk, minutes on this machine, missing data, reachable verdicts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.cell import Cell
+from harness.execution.local import default_jobs
+from harness.listing import table
+from harness.plan import Plan, ResolvedArm, TaskPlan
+from harness.results import status
+from harness.training.act import run_segment
+from harness.training.trainer import DTYPES
+from models.base import ModelShape, create_model
+from tasks.base import Batch
+
+PROBE_FLOPS = 4e9
+"""Work of one probe update: large enough to time (0.05 s on one core), small enough for a 27 M model on a CPU."""
+
+BYTES_PER_PARAMETER = 16  # float32 weight, gradient, two moments
+EXAMPLE_BYTES = 40  # a row of examples.csv.gz, compressed, as measured on the tiny suite
+
+
+def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Print the plan for a reader; returns the same as a document."""
+    torch.set_num_threads(plan.suite.threads)
+    print(f"Suite {plan.suite.name}: {plan.suite.title}")
+    print(f"device {plan.device.value} ({plan.device.reason}); {plan.suite.threads} thread(s) per cell")
+    document: dict[str, Any] = {"suite": plan.suite.name, "tasks": {}}
+    seconds = disk = memory = 0.0
+    for task in plan.tasks.values():
+        cells = [cell for cell in plan.cells if cell.task == task.name]
+        shown = _task(plan, task, cells, folder)
+        document["tasks"][task.name] = shown
+        seconds += shown["seconds"]
+        disk += shown["disk_mib"]
+        memory = max(memory, shown["memory_mib"])
+    jobs = default_jobs(plan)
+    ready = [cell for cell in plan.cells if plan.tasks[cell.task].skipped is None]
+    done = sum(status(folder, cell) == "finished" for cell in ready)
+    print(
+        f"\n{len(plan.cells)} cells: {done} finished already, {len(ready) - done} to run, "
+        f"{len(plan.cells) - len(ready)} skipped"
+    )
+    print(f"about {seconds / jobs / 60:.0f} minutes on this machine with {jobs} job(s), by a probe of each arm")
+    print(f"about {memory * jobs:.0f} MiB of memory, {disk:.0f} MiB of disk")
+    return document | {
+        "cells": len(plan.cells),
+        "finished": done,
+        "skipped": len(plan.cells) - len(ready),
+        "minutes": round(seconds / jobs / 60, 1),
+        "memory_mib": round(memory * jobs),
+        "disk_mib": round(disk),
+    }
+
+
+def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[str, Any]:
+    """One task's part of the plan, printed and returned."""
+    budget = task.recipe.budget
+    print(f"\n{task.name}: {task.task.summary}")
+    print(f"  budget {budget.amount:g} {budget.kind}, batch {task.recipe.batch_size}, {len(task.data)} seed(s), "
+          f"precision {plan.precision[task.name].value} ({plan.precision[task.name].reason})")  # fmt: skip
+    if task.skipped is not None:
+        print(f"  skipped: {task.skipped.reason}")
+        print(f"  remedy: {task.skipped.remedy}")
+    else:
+        for note in task.data[0].notes:
+            print(f"  {note}")
+    rows, shown = [], {}
+    seconds = disk = memory = 0.0
+    for name in dict.fromkeys(cell.arm for cell in cells):
+        arm = task.arms[name]
+        open_cells = [c for c in cells if c.arm == name and status(folder, c) != "finished"]
+        speed = None if task.skipped is not None else probe(plan, task, arm)
+        train = _train_flops(task, arm)
+        scored = _evaluation_flops(task, arm)
+        arm_seconds = _seconds(task, train, scored, speed)
+        arm_memory = (BYTES_PER_PARAMETER * arm.cost.total + arm.cost.activation_bytes) / 2**20 + 500
+        seconds += arm_seconds * len(open_cells)
+        disk += len(open_cells) * (4 * arm.cost.total + EXAMPLE_BYTES * _examples(task)) / 2**20
+        memory = max(memory, arm_memory)
+        cost = arm.cost
+        error = arm.match_error
+        rows.append([
+            name,
+            f"{cost.core:,}", f"{cost.embeddings:,}", f"{cost.heads:,}", f"{cost.puzzle_table:,}", f"{cost.total:,}",
+            "reference" if error is None else f"{error[0]:+.2%} / {error[1]:+.2%}",
+            f"{cost.layers_per_segment} × {cost.segments}",
+            flops(cost.flops_per_answer), flops(cost.flops_per_update),
+            "–" if train is None else flops(train),
+            "–" if arm.updates is None else f"{arm.updates:,}",
+            f"{arm_memory:.0f}",
+            "–" if speed is None else f"{arm_seconds / 60:.1f}",
+        ])  # fmt: skip
+        shown[name] = {
+            "parameters_core": cost.core,
+            "parameters_total": cost.total,
+            "match_error": error,
+            "flops_per_answer": cost.flops_per_answer,
+            "flops_train": train,
+            "updates": arm.updates,
+            "seconds": round(arm_seconds, 1),
+            "config": arm.config.model_dump(mode="json"),
+        }
+    table(
+        "",
+        ["arm", "core", "embedding", "heads", "puzzle table", "total", "mismatch core/total", "layers × segments",
+         "per answer", "per update", "training", "updates", "MiB", "min/cell"],
+        rows,
+    )  # fmt: skip
+    print(f"  {reachable(plan, task)}")
+    return {
+        "arms": shown,
+        "skipped": None if task.skipped is None else str(task.skipped),
+        "seconds": seconds,
+        "disk_mib": disk,
+        "memory_mib": memory,
+        "verdicts": reachable(plan, task),
+    }
+
+
+def reachable(plan: Plan, task: TaskPlan) -> str:
+    """Which verdicts this number of seeds can't reach."""
+    from harness.analysis.stats import smallest_p
+
+    seeds, least = len(task.data), plan.suite.minimum_seeds
+    primary = plan.suite.tasks[task.name].primary
+    if primary is None:
+        return "no primary comparison is declared: figures are shown, no verdict"
+    pair = f"{primary.arms[0]} against {primary.arms[1]}"
+    if seeds < least:
+        return f"{pair}: {seeds} seed(s), below the suite's {least}: shown, no verdict"
+    p = smallest_p(seeds)
+    note = "" if p <= 0.05 else "; the sign-flip test alone can't reach 0.05"
+    return f"{pair}: {seeds} seeds; an exact sign-flip test can't go below p = {p:.3f}{note}"
+
+
+def probe(plan: Plan, task: TaskPlan, arm: ResolvedArm) -> float:
+    """FLOPs per second of one arm's training on this machine: a few updates on rows of padding."""
+    rows = max(1, min(task.recipe.batch_size, int(PROBE_FLOPS * task.recipe.batch_size / arm.cost.flops_per_update)))
+    shape = ModelShape.of(task.task)
+    device = torch.device(plan.device.value)
+    dtype = DTYPES[plan.precision[task.name].value]
+    model = create_model(arm.model, arm.config, shape, generator=torch.Generator(), dtype=dtype).to(device)
+    tokens = torch.ones((rows, shape.sequence_length), dtype=torch.int32, device=device)
+    labels = torch.ones((rows, shape.answer_length), dtype=torch.int32, device=device)
+    facts = {
+        name: torch.zeros((rows, *value.shape[1:]), dtype=torch.int64, device=device)
+        for name, value in task.data[0].load()["train"].facts.items()
+    }
+    batch = Batch(tokens, labels, torch.zeros(rows, dtype=torch.int32, device=device), facts)
+    steps = torch.ones(rows, dtype=torch.int32, device=device)
+
+    def once() -> None:
+        for _ in range(arm.loop.rollout):
+            state = model.initial_state(batch)
+            _, _, losses = run_segment(arm.loop, task.task, model, state, batch, steps, task.recipe.loss)
+            losses.total.backward()
+        float(losses.total.detach())  # waits for the device
+
+    once()
+    started, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - started < 0.2:
+        once()
+        count += 1
+    per_update = arm.cost.flops_per_update * rows / task.recipe.batch_size
+    return per_update * count / (time.perf_counter() - started)
+
+
+def _train_flops(task: TaskPlan, arm: ResolvedArm) -> float | None:
+    """Of the whole run; None where the budget does not fix it before the run."""
+    if arm.updates is not None:
+        return arm.updates * arm.cost.flops_per_update
+    if task.recipe.budget.examples is not None:
+        # a row stays for up to `segments` updates; its first answer is all that is certain before the run
+        return task.recipe.budget.examples / task.recipe.batch_size * arm.cost.flops_per_update * arm.loop.segments
+    return None
+
+
+def _evaluation_flops(task: TaskPlan, arm: ResolvedArm) -> float:
+    settings = task.recipe.evaluation
+    recurrent = arm.loop.segments > 1
+    depth = max(*settings.segments, arm.loop.segments) if recurrent else 1
+    sizes = task.data[0].sizes
+    validation = min(sizes.get("validation", 0), settings.validation_examples or 10**12)
+    answers = settings.points * validation * arm.loop.segments + _examples(task) * depth
+    return answers * arm.cost.flops_per_segment
+
+
+def _examples(task: TaskPlan) -> int:
+    """Examples scored at the end."""
+    limit = task.recipe.evaluation.test_examples or 10**12
+    return sum(min(n, limit) for name, n in task.data[0].sizes.items() if name not in ("train", "validation"))
+
+
+def _seconds(task: TaskPlan, train: float | None, scored: float, speed: float | None) -> float:
+    if speed is None:
+        return 0.0
+    training = task.recipe.budget.amount if train is None else train / speed
+    return training + scored / speed
+
+
+def flops(value: float) -> str:
+    """A number of FLOPs with its SI prefix: 12.3 GFLOP."""
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}FLOP"
+    return f"{value:.3g} FLOP"

@@ -1,0 +1,1 @@
+"""Execution: cells onto processes. What runs where changes no number."""

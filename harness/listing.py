@@ -1,0 +1,68 @@
+"""What `list` prints. Torch-free, but for `list models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.suite import builtin_suites, read_suite
+from tasks.base import TASKS, DataFolder
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table that fits the terminal; plain enough to read in a log."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    Console(width=console.width if console.is_terminal else 160).print(shown)
+
+
+def tasks(data: DataFolder) -> None:
+    """Every registered task."""
+    rows = []
+    for name in TASKS:
+        cls = TASKS.get(name)
+        here = "generated" if not cls.real_data else "data folder set" if data.root else cls.source
+        rows.append([name, str(cls.version), here, cls.exact_means, cls.floor_note, cls.licence, cls.summary])
+    table("Tasks", ["task", "version", "data", "right means", "floor", "licence", "summary"], rows)
+
+
+def arms(suite: str | None = None) -> None:
+    """The arms of one suite, or of all built-in ones."""
+    rows = []
+    for name in [suite] if suite else builtin_suites():
+        document, _ = read_suite(name)
+        for arm, settings in (document.get("arms") or {}).items():
+            match: dict[str, Any] = settings.get("match") or {}
+            matched = f"{match.get('rule')} of {match.get('to')}" if match else "sets the size"
+            rows.append(
+                [arm, str(document.get("name")), settings.get("model", ""), matched, settings.get("summary", "")]
+            )
+    table("Arms", ["arm", "suite", "model", "matched", "summary"], rows)
+
+
+def suites() -> None:
+    rows = []
+    for name in builtin_suites():
+        document, _ = read_suite(name)
+        rows.append(
+            [
+                name,
+                ", ".join(document.get("tasks") or {}),
+                ", ".join(document.get("arms") or {}),
+                document.get("summary", ""),
+            ]
+        )
+    table("Suites", ["suite", "tasks", "arms", "summary"], rows)
+
+
+def models() -> None:
+    from models.base import MODELS, PRESETS
+
+    rows = [[name, ", ".join(PRESETS[name]) or "–", MODELS.get(name).summary] for name in MODELS]
+    table("Models", ["model", "presets", "summary"], rows)

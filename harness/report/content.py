@@ -1,0 +1,391 @@
+"""What a report says: the tables of a suite turned into the parts of a page. How they look is the templates' business."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from harness.analysis import compare, stats
+from harness.analysis.results import Suite, Tables
+from harness.report import numbers
+from harness.report.figures import Figure
+from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
+from harness.report.plots import select, suite_looks
+from harness.report.recipes import configuration_tables, recipe_table
+
+TONES = {
+    compare.BETTER: "better",
+    compare.WORSE: "worse",
+    compare.NO_DIFFERENCE: "same",
+    compare.CANNOT_TELL: "open",
+    compare.NO_VERDICT: "shown",
+}
+NOT_RUN = "not run"
+
+STOPPING = {
+    "fixed": "fixed",
+    "model": "model (own halting)",
+    "oracle": "oracle (verifier; upper bound)",
+}
+
+
+def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str) -> Page:
+    """The whole report. `figures` by task, the overview under ""; `results_href` leads from the page to the results."""
+    suite = tables.suite
+    answers = [_answer(tables, task) for task in suite.tasks]
+    status = Counter(tables.runs["status"])
+    total = f"{status['finished']} of {len(tables.runs)} runs finished"
+    rest = [f"{n} {_status(name)}" for name, n in sorted(status.items()) if name != "finished"]
+    return Page(
+        title=suite.title,
+        suite=suite.name,
+        summary=suite.summary,
+        meta=" · ".join([f"Suite {suite.name}", suite.created.replace("T", " ")[:16], ", ".join([total, *rest])]),
+        headline=_headline(tables, answers),
+        answers=answers,
+        overview=figures.get("", []),
+        compared=[_arms(suite, tables), *_costs(tables)],
+        tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
+        how=_how(tables),
+        how_tables=[recipe_table(suite), *configuration_tables(tables)],
+        proxy=PROXY if suite.proxy else "",
+        limits=_limits(tables),
+        limit_tables=_unfinished(tables),
+        runs=_runs(tables, results_href),
+        command=suite.command,
+    )
+
+
+PROXY = (
+    "This is a proxy suite: models, data and budgets are smaller than in the publications. A figure here neither "
+    "confirms nor refutes a published figure; it says what happens at this size."
+)
+
+
+def _status(name: str) -> str:
+    return "not run yet" if name == "planned" else name
+
+
+def _runs_link(cells: str) -> Cell:
+    ids = cells.split()
+    return Cell(numbers.plural(len(ids), "run"), len(ids), f"#run-{ids[0]}" if ids else "", cells)
+
+
+# -- the answer ------------------------------------------------------------------------------------------------
+
+
+def _answer(tables: Tables, task: str) -> Answer:
+    anchor = f"task-{task}"
+    rows = select(tables.comparisons, task=task, role="primary")
+    runs = select(tables.runs, task=task)
+    if len(rows):
+        row = rows.iloc[0]
+        return Answer(task, row["verdict"], TONES[row["verdict"]], row["sentence"], anchor)
+    if (runs["status"] == "finished").any():
+        return Answer(task, "no comparison", "open", f"The suite fixes no primary comparison for {task}.", anchor)
+    reasons = " ".join(dict.fromkeys(reason.rstrip(".") + "." for reason in runs["reason"] if reason))
+    return Answer(task, NOT_RUN, "absent", f"{task} has no finished run: {reasons or 'no cells were planned.'}", anchor)
+
+
+def _headline(tables: Tables, answers: list[Answer]) -> str:
+    order = [*TONES, "no comparison", NOT_RUN]
+    counts = Counter(answer.label for answer in answers)
+    parts = [f"{counts[label]} {label}" for label in order if counts[label]]
+    pairs = {task.primary.arms for task in tables.suite.tasks.values() if task.primary}
+    who = ""
+    if len(pairs) == 1:
+        first, second = (tables.suite.arm_label(arm) for arm in pairs.pop())
+        who = f"{first} against {second}, "
+    return f"{who}{numbers.plural(len(answers), 'task')}: {' · '.join(parts)}"
+
+
+# -- what was compared -----------------------------------------------------------------------------------------
+
+
+def _arm_cell(tables: Tables, arm: str) -> Cell:
+    look = suite_looks(tables).get(arm)
+    return Cell(look.label, arm, chip=look.colour, glyph=look.glyph) if look else Cell(arm, arm)
+
+
+def _arms(suite: Suite, tables: Tables) -> Table:
+    table = Table("Arms", [*(column(t) for t in ("arm", "model", "matched to", "what is equal")), prose("what it is")])
+    for name, arm in suite.arms.items():
+        to, rule = (arm.match.to, compare.rule_in_words(arm.match.rule)) if arm.match else (numbers.NONE, "reference")
+        words = [Cell(text) for text in (arm.model, to, rule, arm.summary)]
+        table.rows.append(Row([_arm_cell(tables, name), *words]))
+    return table
+
+
+PARAMETERS = (
+    ("core", "parameters_core"),
+    ("embeddings", "parameters_embeddings"),
+    ("heads", "parameters_heads"),
+    ("puzzle table", "parameters_puzzle_table"),
+    ("total trained", "parameters_total"),
+    ("never trained", "parameters_never_trained"),
+)
+MATCHES = (("core against reference (%)", "match_error_core"), ("total against reference (%)", "match_error_total"))
+FLOPS = (("per answer", "flops_per_answer"), ("per update", "flops_per_update"), ("per run", "flops_train"))
+
+
+def _costs(tables: Tables) -> list[Table]:
+    """Parameters by group, and the work behind an answer, an update and a run; one row per task and arm."""
+    runs = select(tables.runs, status="finished")
+    groups = [(title, name) for title, name in PARAMETERS if name != "parameters_puzzle_table" or runs[name].any()]
+    sizes = Table(
+        "Parameters by group",
+        [column("task"), column("arm"), *(number(title) for title, _ in groups + list(MATCHES))],
+        note="Core parameters are without embeddings, heads and puzzle table; they are what is matched.",
+    )
+    work = Table(
+        "Compute",
+        [
+            *(column("task"), column("arm"), number("segments")),
+            *(number(t) for t in ("layers per segment", "layers per answer")),
+            *(number(f"FLOPs {title}") for title, _ in FLOPS),
+            *(number("updates"), number("seconds per run (mean)")),
+        ],
+        note="Layers are layer applications: each use of a layer counts. Seconds are training without evaluation, and "
+        "comparable only between runs of one machine.",
+    )
+    for (task, arm), own in runs.groupby(["task", "arm"], sort=False):
+        first = own.iloc[0]
+        start = [Cell(str(task)), _arm_cell(tables, str(arm))]
+        matched = [Cell(_plus(first[name]), first[name]) for _, name in MATCHES]
+        sizes.rows.append(Row([*start, *(Cell(numbers.count(first[n]), first[n]) for _, n in groups), *matched]))
+        layers = ("segments", "layers_per_segment", "layers_per_answer")
+        flops = [Cell(numbers.si(first[n], "FLOP"), first[n]) for _, n in FLOPS]
+        updates, seconds = own["updates"].mean(), own["seconds_train"].mean()
+        ending = [Cell(numbers.count(updates), updates), Cell(numbers.three_digits(seconds), seconds)]
+        work.rows.append(Row([*start, *(Cell(numbers.count(first[n]), first[n]) for n in layers), *flops, *ending]))
+    return [sizes, work]
+
+
+def _plus(share: float) -> str:
+    text = numbers.NONE if numbers.absent(share) else numbers.signed(100 * share, 2)
+    return f"+{text}" if not numbers.absent(share) and share > 0 and float(text) else text
+
+
+# -- evidence --------------------------------------------------------------------------------------------------
+
+
+def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSection:
+    info = tables.suite.tasks[answer.task]
+    floor = select(tables.levels, task=answer.task, split="test")["floor"].dropna()
+    level = f" ({numbers.percent(floor.iloc[0])} %)" if len(floor) else ""
+    facts = [
+        ("Task", info.summary),
+        ("Right means", info.exact_means),
+        ("Floor", f"{info.floor_note}{level}" if info.floor_note or level else ""),
+        ("Data", f"{info.source or 'source not stated'} ({'real' if info.real_data else 'synthetic'} data)"),
+        ("Scaling", info.scaling),
+        ("Settings", ", ".join(f"{k} = {v}" for k, v in info.settings.items())),
+        ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in info.recipe.items())),
+    ]
+    shown = [_levels(tables, answer.task), _comparisons(tables, answer.task), _metrics(tables, answer.task)]
+    return TaskSection(
+        name=answer.task,
+        anchor=answer.anchor,
+        answer=answer,
+        facts=[(name, text) for name, text in facts if text],
+        tables=[table for table in shown if table.rows],
+        figures=figures if answer.label != NOT_RUN else [],
+    )
+
+
+def _levels(tables: Tables, task: str) -> Table:
+    titles = ("exact (%)", "95 % interval", "lowest to highest seed", "floor (%)", "seeds", "examples")
+    table = Table(
+        f"Exact accuracy on {task}",
+        [column("arm"), column("split"), column("stopping"), *(number(t) for t in titles), column("runs")],
+        note="Interval over seeds and examples; there is none for a single seed.",
+    )
+    planned = tables.suite.tasks[task].seeds
+    for row in select(tables.levels, task=task, metric="exact").to_dict("records"):
+        table.rows.append(
+            Row([
+                _arm_cell(tables, row["arm"]),
+                Cell(row["split"]),
+                Cell(STOPPING.get(row["stopping"], row["stopping"])),
+                Cell(numbers.percent(row["mean"]), row["mean"]),
+                Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
+                Cell(f"{numbers.percent(row['seed_min'])} – {numbers.percent(row['seed_max'])}", row["seed_min"]),
+                Cell(numbers.percent(row["floor"]), row["floor"]),
+                Cell(f"{row['seeds']:.0f}" + (f" of {planned}" if row["seeds"] < planned else ""), row["seeds"]),
+                Cell(numbers.count(row["examples"]), row["examples"]),
+                _runs_link(row["cells"]),
+            ])
+        )  # fmt: skip
+    return table
+
+
+def _comparisons(tables: Tables, task: str) -> Table:
+    titles = ("difference (points)", "95 % interval", "p", "p, Holm", "p, sign flip", "design sees (points)")
+    table = Table(
+        f"Differences on {task}",
+        [
+            *(column(t) for t in ("verdict", "first − second", "role", "split")),
+            *(number(t) for t in (*titles, "seeds × examples")),
+            *(column(t) for t in ("runs", "what is equal")),
+        ],
+        note="Verdicts speak of the first arm. Secondary comparisons are not adjusted for their number: "
+        "read them as description.",
+    )
+    for row in select(tables.comparisons, task=task).to_dict("records"):
+        names = [tables.suite.arm_label(row[key]) for key in ("arm_a", "arm_b")]
+        table.rows.append(
+            Row([
+                Cell(row["verdict"], tone=TONES[row["verdict"]]),
+                Cell(" − ".join(names)),
+                Cell(row["role"]),
+                Cell(row["split"] + _unusual(row)),
+                Cell(numbers.percent(row["difference"]), row["difference"]),
+                Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
+                *(Cell(numbers.p_value(row[key]), row[key]) for key in ("p", "p_adjusted", "p_sign_flip")),
+                Cell(numbers.percent(row["smallest_detectable"]), row["smallest_detectable"]),
+                Cell(f"{row['seeds']:.0f} × {row['examples']:.0f}", row["seeds"] * row["examples"]),
+                _runs_link(row["cells"]),
+                Cell(compare.rule_in_words(row["matching_rule"]) or numbers.NONE),
+            ])
+        )  # fmt: skip
+    return table
+
+
+def _unusual(row: Mapping[str, Any]) -> str:
+    usual = (row["metric"], row["stopping"]) == ("exact", "fixed")
+    return "" if usual else f", {row['metric']}, {row['stopping']}"
+
+
+def _metrics(tables: Tables, task: str) -> Table:
+    """Token accuracy and what the task measures besides, at the trained depth: mean over seeds by arm."""
+    metrics = select(tables.metrics, task=task, group="all")
+    metrics = metrics[(metrics["metric"] != "exact") & (metrics["split"] != "validation")]
+    arms = [arm for arm in tables.suite.tasks[task].arms if arm in set(metrics["arm"])]
+    table = Table(
+        f"Further figures on {task}",
+        [*(column(t) for t in ("figure", "split", "stopping")), *(number(tables.suite.arm_label(arm)) for arm in arms)],
+        note=" ".join(
+            ["Mean over examples and seeds, in brackets the lowest and highest seed."]
+            + [f"{name}: {note}" for name, note in tables.suite.tasks[task].metric_notes.items()]
+        ),
+    )
+    for (metric, split, stopping), own in metrics.groupby(["metric", "split", "stopping"], sort=False):
+        row = [Cell(str(metric)), Cell(str(split)), Cell(str(stopping))]
+        for arm in arms:
+            values = select(own, arm=arm)["value"]
+            mean, low, high = (numbers.short(v) for v in (values.mean(), values.min(), values.max()))
+            row.append(Cell(f"{mean} [{low}, {high}]", values.mean()) if len(values) else Cell(numbers.NONE))
+        table.rows.append(Row(row))
+    return table
+
+
+# -- how, limits, runs -----------------------------------------------------------------------------------------
+
+
+def _how(tables: Tables) -> list[tuple[str, str]]:
+    suite = tables.suite
+    primary = tables.comparisons[(tables.comparisons["role"] == "primary") & tables.comparisons["p_adjusted"].notna()]
+    seeds = sorted({int(task.seeds) for task in suite.tasks.values()})
+    reach = "; ".join(f"with {n} seeds it cannot go below p = {stats.smallest_p(n):.2g}" for n in seeds if n)
+    band = f"{100 * suite.equivalence_band:g}"
+    return [
+        ("Same for every arm", "Data, the order of examples, augmentation, budget, loss, optimizer, schedule and precision. "
+         "Data and their order depend on task and seed alone, so runs of one seed are paired across arms. What differs "
+         "is listed below."),
+        ("Selection", "A run's evaluation point is chosen on validation. The test split is looked at once, at that point."),
+        ("Stopping rules", "fixed: the number of segments used in training. model: the arm halts by its own rule. "
+         "oracle: the verifier stops at the first right answer, which no model can do by itself. Verdicts use fixed."),
+        ("Intervals", "All runs of a task answer the same test examples, so seeds and examples are crossed. Intervals are "
+         "for the mean over new seeds and new examples, by a two-way analysis of variance with a t correction for few "
+         "seeds. Differences are paired by seed and example."),
+        ("Verdicts", f"One primary comparison per task is fixed in the suite before the run. The interval decides: its p, "
+         f"adjusted by Holm over the {numbers.plural(len(primary), 'primary comparison')} with enough seeds, must "
+         f"be at most {compare.SIGNIFICANCE:g} for better or worse. No difference: the whole 95 % interval lies within "
+         f"±{band} points, whatever its sign. Cannot tell: anything else, also where both arms reach "
+         f"{100 * compare.CEILING:g} % or neither is shown to be above the floor. Fewer than {suite.minimum_seeds} seeds: "
+         "shown, no verdict."),
+        ("Sign-flip test", f"An exact test over seeds alone, reported beside the verdict; it does not decide: {reach}."),
+        ("Design sees", "The true difference that this number of seeds and examples would find in 80 % of repetitions."),
+    ]  # fmt: skip
+
+
+def _limits(tables: Tables) -> list[str]:
+    suite, limits = tables.suite, list(tables.suite.limits)
+    few = [
+        f"{name} ({task.seeds})" for name, task in suite.tasks.items()
+        if task.seeds < suite.minimum_seeds and (select(tables.runs, task=name)["status"] == "finished").any()
+    ]  # fmt: skip
+    if few:
+        limits.append(f"Too few seeds for a verdict, which needs {suite.minimum_seeds}: {', '.join(few)}.")
+    lost = tables.runs["status"].isin(["failed", "diverged"]).sum()
+    if lost:
+        limits.append(
+            f"{numbers.plural(lost, 'run')} failed or diverged: in no mean, which flatters the arm that lost them."
+        )
+    return limits
+
+
+def _unfinished(tables: Tables) -> list[Table]:
+    runs = tables.runs[tables.runs["status"] != "finished"]
+    if runs.empty:
+        return []
+    table = Table("Cells without a result", [*(column(t) for t in ("status", "task", "arm", "seeds")), prose("reason")])
+    for (status, task, reason), own in runs.groupby(["status", "task", "reason"], sort=False):
+        arms = dict.fromkeys(own["arm"])
+        everything = len(arms) == len(tables.suite.tasks[str(task)].arms) and len(arms) > 1
+        names = "all" if everything else ", ".join(tables.suite.arm_label(arm) for arm in arms)
+        seeds = ", ".join(str(int(seed)) for seed in sorted(set(own["seed"])))
+        table.rows.append(
+            Row([Cell(_status(str(status))), Cell(str(task)), Cell(names), Cell(seeds), Cell(str(reason))])
+        )
+    return [table]
+
+
+def _runs(tables: Tables, results_href: str) -> Table:
+    figures = ("test exact (%)", "update chosen", "updates", "examples seen", "distinct", "seconds")
+    table = Table(
+        "Runs",
+        [
+            *(column("task"), column("arm"), number("seed"), column("status")),
+            *(number(title) for title in figures),
+            *(column(title) for title in ("device", "precision", "commit", "folder", "command")),
+        ],
+        note="The command remakes the runs of a task and arm whose folders are gone.",
+    )
+    for row in tables.runs.to_dict("records"):
+        counts = [row[name] for name in ("selected_update", "updates", "examples_seen", "examples_distinct")]
+        table.rows.append(
+            Row(
+                [
+                    Cell(row["task"]),
+                    _arm_cell(tables, row["arm"]),
+                    Cell(numbers.count(row["seed"]), row["seed"]),
+                    Cell(_status(row["status"])),
+                    Cell(numbers.percent(row["test_exact"]), row["test_exact"]),
+                    *(Cell(numbers.count(value), value) for value in counts),
+                    Cell(numbers.short(row["seconds_train"]), row["seconds_train"]),
+                    *(Cell(row[name] or numbers.NONE) for name in ("device", "precision", "commit")),
+                    Cell("open", row["run_folder"], f"{results_href}/{row['run_folder']}")
+                    if row["run_folder"] and row["status"] not in ("planned", "skipped")
+                    else Cell(numbers.NONE),
+                    Cell(command(tables.suite.command, row["task"], row["arm"]), code=True),
+                ],
+                anchor=f"run-{row['cell_id']}",
+            )
+        )
+    return table
+
+
+def command(suite_command: str, task: str, arm: str) -> str:
+    """The suite's command, narrowed to one task and arm."""
+    words, kept = shlex.split(suite_command), []
+    while words:
+        word = words.pop(0)
+        if word in ("--tasks", "--arms"):
+            while words and not words[0].startswith("-"):
+                words.pop(0)
+        elif not word.startswith(("--tasks=", "--arms=")):
+            kept.append(word)
+    return shlex.join([*kept, "--tasks", task, "--arms", arm])

@@ -1,0 +1,72 @@
+"""`report`: one self-contained page, the same as Markdown, and the figures, from a suite's tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+
+from harness.analysis.results import read_tables
+from harness.files import write_text
+from harness.report import content
+from harness.report.figures import Figure, draw
+from harness.report.overview import all_figures
+from harness.report.page import Cell, Table
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def build(results: Path, reports: Path) -> Path:
+    """Write `reports/<suite>/index.html`, `report.md` and `figures/`; return the page's path.
+
+    Raises UserError when the results folder is absent, of another version or not collected.
+    """
+    tables = read_tables(results)
+    folder = reports / tables.suite.name
+    figures = {name: drawn for name, drawn in all_figures(tables)}
+    _draw(figures, folder / "figures")
+    href = quote(Path(os.path.relpath(results, folder)).as_posix())
+    page = content.page(tables, figures, href)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["markdown_table"] = markdown_table
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    html = environment.get_template("report.html.j2").render(page=page, style=style, script=script)
+    write_text(folder / "index.html", html)
+    write_text(folder / "report.md", environment.get_template("report.md.j2").render(page=page))
+    return folder / "index.html"
+
+
+def _draw(figures: dict[str, list[Figure]], folder: Path) -> None:
+    """Draw them all, and remove figures of an earlier report that this one has not."""
+    kept = set()
+    for figure in (figure for group in figures.values() for figure in group):
+        draw(figure, folder)
+        kept |= set() if figure.missing else {f"{figure.name}.svg", f"{figure.name}.png"}
+    for old in folder.glob("*.*"):
+        if old.suffix in (".svg", ".png") and old.name not in kept:
+            old.unlink()
+
+
+def markdown_table(table: Table) -> str:
+    """A table in Markdown: figures aligned right, bars escaped."""
+    titles = [column.title for column in table.columns]
+    rules = ["---:" if column.numeric else "---" for column in table.columns]
+    rows = [[_markdown(cell) for cell in row.cells] for row in table.rows]
+    return "\n".join("| " + " | ".join(fields) + " |" for fields in (titles, rules, *rows))
+
+
+def _markdown(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|").replace("\n", " ")
+    if cell.code:
+        return f"`{text}`"
+    if cell.tone:
+        return f"**{text}**"
+    return f"[{text}]({cell.href})" if cell.href and not cell.href.startswith("#") else text

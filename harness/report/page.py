@@ -1,0 +1,99 @@
+"""The parts a page is made of. Both the HTML page and the Markdown file are written from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.report.figures import Figure
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table. `sort` orders the column; `chip` and `glyph` are an arm's colour and
+    marker, `tone` is a verdict's."""
+
+    text: str
+    sort: float | str | None = None
+    href: str = ""
+    cells: str = ""  # ids of the runs behind the figure, space between
+    chip: str = ""
+    glyph: str = ""
+    tone: str = ""
+    code: bool = False  # folded away, in fixed-width type
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+    prose: bool = False
+
+
+@dataclass
+class Row:
+    cells: list[Cell]
+    anchor: str = ""
+
+
+@dataclass
+class Table:
+    caption: str
+    columns: list[Column]
+    rows: list[Row] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the report says of one task, first."""
+
+    task: str
+    label: str
+    tone: str
+    sentence: str
+    anchor: str
+
+
+@dataclass
+class TaskSection:
+    name: str
+    anchor: str
+    answer: Answer
+    facts: list[tuple[str, str]]
+    tables: list[Table]
+    figures: list[Figure]
+
+
+@dataclass
+class Page:
+    title: str
+    suite: str
+    summary: str
+    meta: str
+    headline: str
+    answers: list[Answer]
+    overview: list[Figure]
+    compared: list[Table]
+    tasks: list[TaskSection]
+    how: list[tuple[str, str]]  # heading, paragraph
+    how_tables: list[Table]
+    proxy: str
+    limits: list[str]
+    limit_tables: list[Table]
+    runs: Table
+    command: str
+
+
+def column(title: str) -> Column:
+    """A column of words."""
+    return Column(title)
+
+
+def number(title: str) -> Column:
+    """A column of figures, aligned at the right."""
+    return Column(title, numeric=True)
+
+
+def prose(title: str) -> Column:
+    """A column of sentences, which may wrap."""
+    return Column(title, prose=True)
