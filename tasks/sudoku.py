@@ -25,7 +25,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 
 MOST_BLANKS = {4: 12, 6: 26, 9: 54}
 """By side. At side 4 no puzzle with 3 givens has one solution (all were counted); at sides 6 and 9 the generator gets
-slow beyond (120 and 70 puzzles a second there), though puzzles with more blanks exist (up to 64 at side 9)."""
+slow beyond (about 170 and 70 puzzles a second there), though puzzles with more blanks exist (up to 64 at side 9)."""
 
 GROUP_WIDTH = {4: 1, 6: 3, 9: 4}
 """Numbers of blanks that make one group of the accuracy table, by side."""

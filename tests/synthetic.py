@@ -32,7 +32,7 @@ SUMMARY = {
 
 @dataclass
 class FakeTask:
-    """One task of the synthetic suite. `accuracy[arm]` is the mean exact accuracy on test, `ood` that on `ood-length`."""
+    """One task. `accuracy[arm]` is the mean exact accuracy on test, `ood[arm]` that on the split `ood-length`."""
 
     accuracy: dict[str, float]
     seeds: int = 6
@@ -162,7 +162,8 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
             scores = {"exact": fixed.mean(), "model": halted.mean(), "oracle": oracle.mean(), "step": step.mean()}
         for k in [k for k in (1, 2, 4, 8, 16) if k <= depth]:
             rows["depth"].append({
-                "split": split, "segments": k, "exact": right[:, k - 1].mean(), "token": 0.5 + right[:, k - 1].mean() / 2,
+                "split": split, "segments": k,
+                "exact": right[:, k - 1].mean(), "token": 0.5 + right[:, k - 1].mean() / 2,
                 "exact_model": right[np.arange(n), np.minimum(step, k) - 1].mean(),
                 "exact_oracle": right[:, :k].any(1).mean(), "flops_per_answer": flops * k,
                 "beyond_training": k > trained, "examples": n,
@@ -170,8 +171,10 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
         if trained > 1:
             for k in np.unique(step):
                 at = step == k
-                rows["halting"].append({"split": split, "halting_step": int(k), "count": int(at.sum()),
-                                        "exact": halted[at].mean(), "difficulty": a["difficulty"][at].mean()})  # fmt: skip
+                rows["halting"].append({
+                    "split": split, "halting_step": int(k), "count": int(at.sum()),
+                    "exact": halted[at].mean(), "difficulty": a["difficulty"][at].mean(),
+                })  # fmt: skip
         groups = [f"{spec.group_word} {int(d)}" if spec.group_word else "all" for d in a["difficulty"]]
         for group in ["all", *sorted(set(groups) - {"all"})]:
             at = np.array([group in ("all", g) for g in groups])
@@ -191,9 +194,11 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
     for u in range(0, updates + 1, 50):
         level = spec.accuracy[arm] * (1 - np.exp(-4 * u / updates)) + 0.01 * abs(random.normal())
         rows["curves"].append({
-            "updates": u, "examples": 64 * u, "flops": per_update * u, "seconds": u * flops * 1e-8 * (1 + 0.1 * random.random()),
+            "updates": u, "examples": 64 * u, "flops": per_update * u,
+            "seconds": u * flops * 1e-8 * (1 + 0.1 * random.random()),
             "learning_rate": 0.001, "train_loss": 2 - level, "train_exact": level, "train_segments": trained / 2,
-            "validation_exact": min(1.0, level), "validation_token": 0.5 + min(1.0, level) / 2, "selected": u == updates,
+            "validation_exact": min(1.0, level), "validation_token": 0.5 + min(1.0, level) / 2,
+            "selected": u == updates,
         })  # fmt: skip
     for table, content in rows.items():
         _write(folder, table, [cell | row for row in content])
@@ -209,7 +214,8 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
         "updates": updates, "examples_seen": 64 * updates, "examples_distinct": 4000,
         "seconds_train": updates * flops * 1e-8, "seconds_evaluation": 1.5, "peak_memory_mib": 412.0,
         "floor": spec.floor, "selected_update": updates, "validation_exact": spec.accuracy[arm],
-        "final_validation_exact": spec.accuracy[arm], "test_exact": scores["exact"], "test_exact_model": scores["model"],
+        "final_validation_exact": spec.accuracy[arm],
+        "test_exact": scores["exact"], "test_exact_model": scores["model"],
         "test_exact_oracle": scores["oracle"], "test_token": 0.5 + scores["exact"] / 2,
         "test_halting_step": scores["step"], "train_examples": 4000, "validation_examples": 500,
         "test_examples": spec.examples, "data_hash": "0" * 64, "task_version": 1, "device": "cpu",

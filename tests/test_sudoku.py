@@ -1,4 +1,4 @@
-"""Sudoku: one solution per puzzle, classes that symmetry can't split, dress that keeps a puzzle a puzzle, honest files."""
+"""Sudoku: one solution per puzzle, classes that symmetry can't split, dress that keeps puzzles valid, honest files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from tasks import sudoku_extreme
 from tasks.base import Batch, DataFolder, create_task
 from tasks.sudoku_generator import classes_of_side_4, random_puzzles, solved_grids_of_side_4
 from tasks.sudoku_solver import solve
-from tasks.sudoku_symmetry import BOXES, class_keys, geometry, position_symmetries, refine, valid_solutions
+from tasks.sudoku_symmetry import class_keys, geometry, position_symmetries, refine, valid_solutions
 
 NOWHERE = DataFolder()
 SIDES = {4: (8, 11), 6: (14, 22), 9: (40, 50)}
@@ -125,7 +124,7 @@ def reference_search(grid: list[int], side: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("side", SIDES)
 def test_solver_proves_what_a_plain_search_finds(side: int, puzzles: dict) -> None:
-    digits, solutions, guesses = (a[:8] for a in puzzles[side])
+    digits, _, guesses = (a[:8] for a in puzzles[side])
     for grid, n in zip(digits.tolist(), guesses, strict=True):
         assert reference_search(grid, side) == (1, n)
     thinner = np.where(np.random.default_rng(0).random(digits.shape) < 0.15, 0, digits)  # some with many solutions
@@ -135,6 +134,7 @@ def test_solver_proves_what_a_plain_search_finds(side: int, puzzles: dict) -> No
         assert min(count, 2) == number and (number == 2 or n == expected)
     assert valid_solutions(found.solutions[:, 0]).all()
     several = found.number == 2
+    assert several.any()
     assert (found.solutions[several, 0] != found.solutions[several, 1]).any(1).all()
 
 
@@ -251,8 +251,11 @@ def test_training_repeats_classes_only_when_it_has_used_all() -> None:
 
 @pytest.mark.parametrize("name", ["sudoku-4", "sudoku-6"])
 def test_more_held_out_examples_than_classes_are_refused_by_name(name: str) -> None:
-    task = create_task(name, {"min_blanks": 1, "max_blanks": 1, "test_examples": 200, "validation_examples": 1})
-    with pytest.raises(UserError, match=r"test_examples is 200.*1 to 1 blanks"):
+    blanks = {"sudoku-4": 4, "sudoku-6": 1}[name]
+    task = create_task(
+        name, {"min_blanks": blanks, "max_blanks": blanks, "test_examples": 200, "validation_examples": 1}
+    )
+    with pytest.raises(UserError, match=rf"test_examples is 200.*{blanks} to {blanks} blanks"):
         task.splits(0, NOWHERE)
 
 

@@ -12,6 +12,7 @@ import io
 import math
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -35,7 +36,7 @@ def collect(results: Path) -> None:
     write_table(results, "runs", runs)
     for table in RUN_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished]
-        write_atomically(results / table_file(table), lambda out, s=shares, t=table: _join(s, t, out))
+        write_atomically(results / table_file(table), partial(_join, shares, table))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
     for task in suite.tasks:

@@ -280,7 +280,8 @@ def sentence(suite: Suite, row: Mapping[str, Any], reason: str) -> str:
     if row["p_sign_flip"] is not None:
         numbers.append(f"sign-flip p = {p_text(row['p_sign_flip'])}")
     if not math.isnan(row["smallest_detectable"]):
-        numbers.append(f"this design sees {points(row['smallest_detectable'])}")
+        seen = points(row["smallest_detectable"]) if row["smallest_detectable"] < 1 else "no difference at all"
+        numbers.append(f"this design sees {seen}")
     if row["verdict"] in (BETTER, WORSE):
         if row["verdict"] == WORSE:
             low, high, difference = -high, -low, -difference

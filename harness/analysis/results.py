@@ -52,6 +52,8 @@ class SuiteTask(_Part):
     floor_note: str = ""
     real_data: bool = False
     source: str = ""
+    licence: str = ""
+    in_sample: dict[str, str] = Field(default_factory=dict)  # splits that training may contain, with the reason
     scaling: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     metric_notes: dict[str, str] = Field(default_factory=dict)

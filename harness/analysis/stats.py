@@ -87,7 +87,8 @@ def half_width(ms: MeanSquares, confidence: ArrayLike) -> Floats:
     The variance of the mean is (MS_seeds + MS_examples − MS_residual)/(S·E) by the method of moments (Searle, Casella
     & McCulloch 1992, ch. 4). Each independent part gets the t quantile of its own degrees of freedom, a combination
     that never covers less than promised for normal effects (Banerjee 1960; Mickey & Brown 1966); Satterthwaite's
-    single quantile covered as little as 88 % of differences and 83 % of levels at 2 seeds. h² is never below the parts alone.
+    single quantile covered as little as 88 % of differences and 83 % of levels at 2 seeds. h² is never below the
+    parts alone.
     """
     from scipy.special import stdtrit
 
@@ -116,7 +117,7 @@ def crossed_interval(matrix: ArrayLike, confidence: float = 0.95, pseudo: Pseudo
 
 
 def level_interval(matrix: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval of an accuracy, from right or wrong (1 or 0) by seed and example: within 0 and 1, never of zero width."""
+    """Interval of an accuracy, from right or wrong by seed and example: within 0 and 1, never of zero width."""
     mean, low, high = crossed_interval(matrix, confidence, LEVEL_PSEUDO)
     return Interval(mean, np.maximum(low, 0), np.minimum(high, 1))
 
@@ -161,7 +162,9 @@ def smallest_detectable_difference(matrix: ArrayLike, power: float = 0.8, confid
     if min(x.shape) < 2:
         return float("nan")
     ms = mean_squares(x, DIFFERENCE_PSEUDO)
-    variance = max(ms.seeds + max(ms.examples - ms.residual, 0.0), ms.examples) / (ms.n_seeds * ms.n_examples)
+    variance = np.maximum(ms.seeds + np.maximum(ms.examples - ms.residual, 0), ms.examples) / (
+        ms.n_seeds * ms.n_examples
+    )
     return float(half_width(ms, confidence) + stdtrit(ms.n_seeds - 1, power) * np.sqrt(variance))
 
 
@@ -169,15 +172,15 @@ def sign_flip_test(differences: ArrayLike) -> float:
     """Exact two-sided p that paired differences [S] are symmetric about zero: the share of the 2^S ways to set their
     signs whose sum is at least as far from zero as the one seen (Fisher 1935, §21). At most 20 seeds; NaN for none.
     """
-    d = np.asarray(differences, dtype=np.float64)
+    d: list[float] = np.asarray(differences, dtype=np.float64).tolist()
     if len(d) > 20:
         raise ValueError(f"sign_flip_test enumerates 2^S signs and takes at most 20 seeds, not {len(d)}")
     if len(d) == 0:
         return float("nan")
-    sums = np.zeros(1)
+    sums: Floats = np.zeros(1)
     for value in d:
         sums = np.concatenate([sums + value, sums - value])
-    return float(np.mean(np.abs(sums) >= abs(d.sum()) - 1e-12))
+    return float(np.mean(np.abs(sums) >= abs(sum(d)) - 1e-12))
 
 
 def smallest_p(seeds: int) -> float:

@@ -1,4 +1,4 @@
-"""What a report says: the tables of a suite turned into the parts of a page. How they look is the templates' business."""
+"""What a report says: a suite's tables turned into the parts of a page. How they look is the templates' business."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis import compare, stats
+from harness.analysis import compare
 from harness.analysis.results import Suite, Tables
 from harness.report import numbers
 from harness.report.figures import Figure
+from harness.report.method import configuration_tables, how_measured, recipe_table
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
-from harness.report.recipes import configuration_tables, recipe_table
 
 TONES = {
     compare.BETTER: "better",
@@ -48,7 +48,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         overview=figures.get("", []),
         compared=[_arms(suite, tables), *_costs(tables)],
         tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
-        how=_how(tables),
+        how=how_measured(tables),
         how_tables=[recipe_table(suite), *configuration_tables(tables)],
         proxy=PROXY if suite.proxy else "",
         limits=_limits(tables),
@@ -82,7 +82,8 @@ def _answer(tables: Tables, task: str) -> Answer:
     runs = select(tables.runs, task=task)
     if len(rows):
         row = rows.iloc[0]
-        return Answer(task, row["verdict"], TONES[row["verdict"]], row["sentence"], anchor)
+        sentence = row["sentence"].replace(" = ", "\u00a0=\u00a0")  # no line may end in "p ="
+        return Answer(task, row["verdict"], TONES[row["verdict"]], sentence, anchor)
     if (runs["status"] == "finished").any():
         return Answer(task, "no comparison", "open", f"The suite fixes no primary comparison for {task}.", anchor)
     reasons = " ".join(dict.fromkeys(reason.rstrip(".") + "." for reason in runs["reason"] if reason))
@@ -145,10 +146,10 @@ def _costs(tables: Tables) -> list[Table]:
             *(column("task"), column("arm"), number("segments")),
             *(number(t) for t in ("layers per segment", "layers per answer")),
             *(number(f"FLOPs {title}") for title, _ in FLOPS),
-            *(number("updates"), number("seconds per run (mean)")),
+            *(number(t) for t in ("updates", "examples seen", "of them distinct", "seconds")),
         ],
-        note="Layers are layer applications: each use of a layer counts. Seconds are training without evaluation, and "
-        "comparable only between runs of one machine.",
+        note="Layers are layer applications: each use of a layer counts. Updates, examples and seconds are means over "
+        "the seeds of a run. Seconds are training without evaluation, and comparable only on one machine.",
     )
     for (task, arm), own in runs.groupby(["task", "arm"], sort=False):
         first = own.iloc[0]
@@ -157,8 +158,9 @@ def _costs(tables: Tables) -> list[Table]:
         sizes.rows.append(Row([*start, *(Cell(numbers.count(first[n]), first[n]) for _, n in groups), *matched]))
         layers = ("segments", "layers_per_segment", "layers_per_answer")
         flops = [Cell(numbers.si(first[n], "FLOP"), first[n]) for _, n in FLOPS]
-        updates, seconds = own["updates"].mean(), own["seconds_train"].mean()
-        ending = [Cell(numbers.count(updates), updates), Cell(numbers.three_digits(seconds), seconds)]
+        means = [own[name].mean() for name in ("updates", "examples_seen", "examples_distinct")]
+        seconds = own["seconds_train"].mean()
+        ending = [*(Cell(numbers.count(mean), mean) for mean in means), Cell(numbers.short(seconds), seconds)]
         work.rows.append(Row([*start, *(Cell(numbers.count(first[n]), first[n]) for n in layers), *flops, *ending]))
     return [sizes, work]
 
@@ -175,11 +177,13 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
     info = tables.suite.tasks[answer.task]
     floor = select(tables.levels, task=answer.task, split="test")["floor"].dropna()
     level = f" ({numbers.percent(floor.iloc[0])} %)" if len(floor) else ""
+    kind = "real data" if info.real_data else "synthetic"
     facts = [
         ("Task", info.summary),
         ("Right means", info.exact_means),
         ("Floor", f"{info.floor_note}{level}" if info.floor_note or level else ""),
-        ("Data", f"{info.source or 'source not stated'} ({'real' if info.real_data else 'synthetic'} data)"),
+        ("Data", ", ".join(part for part in (info.source or "source not stated", kind, info.licence) if part)),
+        ("Not held out", "; ".join(f"{split}: {reason}" for split, reason in info.in_sample.items())),
         ("Scaling", info.scaling),
         ("Settings", ", ".join(f"{k} = {v}" for k, v in info.settings.items())),
         ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in info.recipe.items())),
@@ -244,13 +248,17 @@ def _comparisons(tables: Tables, task: str) -> Table:
                 Cell(numbers.percent(row["difference"]), row["difference"]),
                 Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
                 *(Cell(numbers.p_value(row[key]), row[key]) for key in ("p", "p_adjusted", "p_sign_flip")),
-                Cell(numbers.percent(row["smallest_detectable"]), row["smallest_detectable"]),
+                Cell(_detectable(row["smallest_detectable"]), row["smallest_detectable"]),
                 Cell(f"{row['seeds']:.0f} × {row['examples']:.0f}", row["seeds"] * row["examples"]),
                 _runs_link(row["cells"]),
                 Cell(compare.rule_in_words(row["matching_rule"]) or numbers.NONE),
             ])
         )  # fmt: skip
     return table
+
+
+def _detectable(fraction: float) -> str:
+    return ">100" if fraction > 1 else numbers.percent(fraction)
 
 
 def _unusual(row: Mapping[str, Any]) -> str:
@@ -281,34 +289,7 @@ def _metrics(tables: Tables, task: str) -> Table:
     return table
 
 
-# -- how, limits, runs -----------------------------------------------------------------------------------------
-
-
-def _how(tables: Tables) -> list[tuple[str, str]]:
-    suite = tables.suite
-    primary = tables.comparisons[(tables.comparisons["role"] == "primary") & tables.comparisons["p_adjusted"].notna()]
-    seeds = sorted({int(task.seeds) for task in suite.tasks.values()})
-    reach = "; ".join(f"with {n} seeds it cannot go below p = {stats.smallest_p(n):.2g}" for n in seeds if n)
-    band = f"{100 * suite.equivalence_band:g}"
-    return [
-        ("Same for every arm", "Data, the order of examples, augmentation, budget, loss, optimizer, schedule and precision. "
-         "Data and their order depend on task and seed alone, so runs of one seed are paired across arms. What differs "
-         "is listed below."),
-        ("Selection", "A run's evaluation point is chosen on validation. The test split is looked at once, at that point."),
-        ("Stopping rules", "fixed: the number of segments used in training. model: the arm halts by its own rule. "
-         "oracle: the verifier stops at the first right answer, which no model can do by itself. Verdicts use fixed."),
-        ("Intervals", "All runs of a task answer the same test examples, so seeds and examples are crossed. Intervals are "
-         "for the mean over new seeds and new examples, by a two-way analysis of variance with a t correction for few "
-         "seeds. Differences are paired by seed and example."),
-        ("Verdicts", f"One primary comparison per task is fixed in the suite before the run. The interval decides: its p, "
-         f"adjusted by Holm over the {numbers.plural(len(primary), 'primary comparison')} with enough seeds, must "
-         f"be at most {compare.SIGNIFICANCE:g} for better or worse. No difference: the whole 95 % interval lies within "
-         f"±{band} points, whatever its sign. Cannot tell: anything else, also where both arms reach "
-         f"{100 * compare.CEILING:g} % or neither is shown to be above the floor. Fewer than {suite.minimum_seeds} seeds: "
-         "shown, no verdict."),
-        ("Sign-flip test", f"An exact test over seeds alone, reported beside the verdict; it does not decide: {reach}."),
-        ("Design sees", "The true difference that this number of seeds and examples would find in 80 % of repetitions."),
-    ]  # fmt: skip
+# -- limits, runs -----------------------------------------------------------------------------------------------
 
 
 def _limits(tables: Tables) -> list[str]:

@@ -28,7 +28,7 @@ GREY = "#5f6b76"
 PANEL = (4.6, 2.9)
 """Inches. At 9 points of type a panel stays legible across half a desktop page and across a whole phone."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib types every key by its name
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -97,7 +97,7 @@ def draw(figure: Figure, folder: Path) -> None:
 
     if figure.missing:
         return
-    with mpl.rc_context({**STYLE, "svg.hashsalt": figure.name}):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": figure.name}):
         whole = _canvas(figure, figure.panels, legend=True)
         write_text(folder / f"{figure.name}.svg", _svg(whole))
         write_atomically(

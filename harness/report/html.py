@@ -25,7 +25,7 @@ def build(results: Path, reports: Path) -> Path:
     """
     tables = read_tables(results)
     folder = reports / tables.suite.name
-    figures = {name: drawn for name, drawn in all_figures(tables)}
+    figures = dict(all_figures(tables))
     _draw(figures, folder / "figures")
     href = quote(Path(os.path.relpath(results, folder)).as_posix())
     page = content.page(tables, figures, href)

@@ -123,7 +123,7 @@ def _cost_panel(points: pd.DataFrame, arms: dict[str, Look], column: str, label:
         percent_axis(axes, "test exact (%)", 100 * points["mean"].max())
         axes.set_xlabel(label)
         for (name, x, y), at in zip(names, _apart([y for _, _, y in names], 0.07 * axes.get_ylim()[1]), strict=True):
-            axes.annotate(name, (x, y), xytext=(x * room**0.03, at), fontsize=8, color=INK, va="center")
+            axes.annotate(name, (x, y), xytext=(x * room**0.05, at), fontsize=8, color=INK, va="center")
 
     return panel
 

@@ -258,7 +258,7 @@ def _weighted(frame: pd.DataFrame, by: list[str], value: str, weight: str) -> pd
 
 
 def _halting_by_difficulty(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
-    figure = Figure(f"{task}-halting-difficulty", f"Do arms think longer on harder examples of {task}?")
+    figure = Figure(f"{task}-halting-difficulty", f"Halting against difficulty on {task}")
     able = _halting_arms(tables, task, arms)
     steps = select(tables.steps, task=task)
     figure.missing = _no_halting(tables, task, steps, able)

@@ -1,0 +1,107 @@
+"""A task small enough to train in a second, and helpers that build batches and trainers for the tests."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from harness import seeds
+from harness.cell import Cell
+from harness.recipe import ONE_PASS, Loop, Recipe
+from models.base import MODELS
+from tasks.base import Batch, DataFolder, Examples, Splits, Task
+
+SMALL = {"hidden": 16, "heads": 2, "inner": 24}
+SMALL_HRM = {**SMALL, "H_layers": 1, "L_layers": 1}
+
+
+class Shifted(Task):
+    """Each answer token is its input token plus one, cyclically. Augmentation adds a constant to a whole row."""
+
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "add one to every token"
+    size: int = Field(5, ge=1)
+    count: int = Field(64, ge=1)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return ("", "a", "b", "c", "d")
+
+    @property
+    def sequence_length(self) -> int:
+        return self.size
+
+    def splits(self, seed: int, data: DataFolder) -> Splits:
+        rows = seeds.generator("shifted").permutation(4**self.size)
+        digits = rows[:, None] // 4 ** np.arange(self.size) % 4
+        inputs = (digits + 1).astype(np.uint8)
+        labels = ((digits + 1) % 4 + 1).astype(np.uint8)
+        everything = Examples(inputs, labels, difficulty=digits.sum(1).astype(np.float32))
+        n = self.count
+        return {
+            "train": everything[:n],
+            "validation": everything[n : n + 32],
+            "test": everything[n + 32 : n + 64],
+            "ood-later": everything[n + 64 : n + 80],
+        }
+
+    def augment(self, batch: Batch, random: Any) -> Batch:
+        shift = random.integers(4)[:, None].to(batch.inputs.dtype)
+        return Batch((batch.inputs - 1 + shift) % 4 + 1, (batch.labels - 1 + shift) % 4 + 1, batch.puzzle_ids)
+
+
+Shifted.name = "shifted"
+
+
+def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
+    """A cell of the toy task; `recipe` and `loop` changes are dictionaries, the rest replaces fields."""
+    recurrent = MODELS.get(model).recurrent
+    recipe = {"batch_size": 8, "evaluation": {"points": 2, "segments": [1, 2, 8]}, **changes.pop("recipe", {})}
+    loop = Loop.model_validate({"segments": 4, **changes.pop("loop", {})}) if recurrent else ONE_PASS
+    fields: dict[str, Any] = {
+        "suite": "toy",
+        "task": "shifted",
+        "registered_task": "shifted",
+        "task_version": 1,
+        "settings": {},
+        "data_hash": "0" * 16,
+        "arm": arm,
+        "model": model,
+        "config": SMALL_HRM if model == "hrm" else {**SMALL, "layers": 2},
+        "loop": loop,
+        "recipe": Recipe.model_validate_json(__import__("json").dumps(recipe)),
+        "updates": 6,
+        "match_to": None,
+        "match_rule": None,
+        "match_error": None,
+        "seed": 0,
+        "device": "cpu",
+        "precision": "float32",
+        "threads": 1,
+        "flops_per_segment": 1.0,
+        "flops_per_update": 1.0,
+    }
+    return Cell(**{**fields, **changes})
+
+
+def trainer(the_cell: Cell, task: Task | None = None) -> Any:
+    from harness.training.trainer import Trainer
+
+    task = task or Shifted()
+    return Trainer(the_cell, task, task.splits(the_cell.seed, DataFolder()), torch.device("cpu"))
+
+
+def random_batch(vocabulary: int, rows: int, length: int, num_puzzles: int = 1, seed: int = 0) -> Batch:
+    random = np.random.default_rng(seed)
+
+    def integers(high: int, *shape: int, low: int = 0) -> torch.Tensor:
+        return torch.from_numpy(random.integers(low, high, shape))
+
+    return Batch(
+        integers(vocabulary, rows, length, low=1),
+        integers(vocabulary, rows, length),
+        integers(num_puzzles, rows),
+    )
