@@ -53,10 +53,20 @@ def parameters(model: str, config: ModelConfig, shape: ModelShape) -> dict[str, 
     return create_model(model, config, shape).parameter_groups()
 
 
-def measure(model: str, config: ModelConfig, shape: ModelShape, loop: Loop, batch_size: int) -> Cost:
-    """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled."""
+def measure(
+    model: str,
+    config: ModelConfig,
+    shape: ModelShape,
+    loop: Loop,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+) -> Cost:
+    """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled.
+
+    dtype, that of the activations, decides activation_bytes alone.
+    """
     rows = 2
-    copy = create_model(model, config, shape)
+    copy = create_model(model, config, shape, dtype=dtype)
     batch = _meta_batch(shape, rows)
 
     def answer_once() -> None:
@@ -79,7 +89,9 @@ def measure(model: str, config: ModelConfig, shape: ModelShape, loop: Loop, batc
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
+        # the kernels that train never keep the S × S attention matrix, which the MATH kernel counted here does
+        attention = tensor.dim() >= 3 and tensor.shape[-1] == tensor.shape[-2] >= shape.sequence_length
+        if not isinstance(tensor, torch.nn.Parameter) and not attention:
             kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 

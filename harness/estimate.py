@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
         f"\n{len(plan.cells)} cells: {done} finished already, {len(ready) - done} to run, "
         f"{len(plan.cells) - len(ready)} skipped"
     )
-    print(f"about {seconds / jobs / 60:.0f} minutes on this machine with {jobs} job(s), by a probe of each arm")
-    print(f"about {memory * jobs:.0f} MiB of memory, {disk:.0f} MiB of disk")
+    print(f"about {duration(seconds / jobs)} on this machine with {jobs} job(s), by a probe of each arm")
+    print(f"about {memory * jobs:,.0f} MiB of memory, {disk:,.0f} MiB of disk")
     return document | {
         "cells": len(plan.cells),
         "finished": done,
@@ -70,7 +71,9 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
     else:
         for note in task.data[0].notes:
             print(f"  {note}")
-    rows, shown = [], {}
+    parameters: list[list[str]] = []
+    costs: list[list[str]] = []
+    shown: dict[str, Any] = {}
     seconds = disk = memory = 0.0
     for name in dict.fromkeys(cell.arm for cell in cells):
         arm = task.arms[name]
@@ -85,16 +88,18 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         memory = max(memory, arm_memory)
         cost = arm.cost
         error = arm.match_error
-        rows.append([
+        counts = (cost.core, cost.embeddings, cost.heads, cost.puzzle_table, cost.total)
+        mismatch = "reference" if error is None else f"{error[0]:+.2%} / {error[1]:+.2%}"
+        parameters.append([name, *(f"{count:,}" for count in counts), mismatch])
+        costs.append([
             name,
-            f"{cost.core:,}", f"{cost.embeddings:,}", f"{cost.heads:,}", f"{cost.puzzle_table:,}", f"{cost.total:,}",
-            "reference" if error is None else f"{error[0]:+.2%} / {error[1]:+.2%}",
             f"{cost.layers_per_segment} × {cost.segments}",
-            flops(cost.flops_per_answer), flops(cost.flops_per_update),
+            flops(cost.flops_per_answer),
+            flops(cost.flops_per_update),
             "–" if train is None else flops(train),
             "–" if arm.updates is None else f"{arm.updates:,}",
-            f"{arm_memory:.0f}",
-            "–" if speed is None else f"{arm_seconds / 60:.1f}",
+            f"{arm_memory:,.0f} MiB",
+            "–" if speed is None else duration(arm_seconds),
         ])  # fmt: skip
         shown[name] = {
             "parameters_core": cost.core,
@@ -106,12 +111,12 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
             "seconds": round(arm_seconds, 1),
             "config": arm.config.model_dump(mode="json"),
         }
+    table("", ["arm", "core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all"], parameters)
     table(
         "",
-        ["arm", "core", "embedding", "heads", "puzzle table", "total", "mismatch core/total", "layers × segments",
-         "per answer", "per update", "training", "updates", "MiB", "min/cell"],
-        rows,
-    )  # fmt: skip
+        ["arm", "layers × segments", "per answer", "per update", "training", "updates", "memory", "time per cell"],
+        costs,
+    )
     print(f"  {reachable(plan, task)}")
     return {
         "arms": shown,
@@ -142,7 +147,7 @@ def reachable(plan: Plan, task: TaskPlan) -> str:
 def probe(plan: Plan, task: TaskPlan, arm: ResolvedArm) -> float:
     """FLOPs per second of one arm's training on this machine: a few updates on rows of padding."""
     rows = max(1, min(task.recipe.batch_size, int(PROBE_FLOPS * task.recipe.batch_size / arm.cost.flops_per_update)))
-    shape = ModelShape.of(task.task)
+    shape = replace(ModelShape.of(task.task), num_puzzles=1)  # a puzzle table's size changes memory, not time
     device = torch.device(plan.device.value)
     dtype = DTYPES[plan.precision[task.name].value]
     model = create_model(arm.model, arm.config, shape, generator=torch.Generator(), dtype=dtype).to(device)
@@ -202,6 +207,14 @@ def _seconds(task: TaskPlan, train: float | None, scored: float, speed: float | 
         return 0.0
     training = task.recipe.budget.amount if train is None else train / speed
     return training + scored / speed
+
+
+def duration(seconds: float) -> str:
+    """Time as a person says it: 40 s, 12 min, 7.5 h, 12 days."""
+    for limit, factor, unit in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / factor:.2g} {unit}" if seconds / factor < 10 else f"{seconds / factor:.0f} {unit}"
+    return f"{seconds / 86400:,.0f} days"
 
 
 def flops(value: float) -> str:

@@ -16,6 +16,7 @@ from harness.matching import match_parameters
 from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.suite import Arm, Suite, deep_merge, validated
 from harness.training.device import Choice, choose_device, choose_precision
+from harness.training.trainer import DTYPES
 from models.base import MODELS, ModelConfig, ModelShape, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
@@ -91,7 +92,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
         recipe = suite.recipe_of(name)
         task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
         plan.precision[name] = choose_precision(recipe.precision, device.value)
-        task_plan.arms = _resolve_arms(suite, name, task, recipe)
+        task_plan.arms = _resolve_arms(suite, name, task, recipe, plan.precision[name].value)
         try:
             for seed in range(selection.seeds or entry.seeds):
                 task_plan.data[seed] = data_sets.prepare(task, seed, data, store)
@@ -106,7 +107,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
 _ABSENT = DataSet(Path(), "absent", float("nan"), (), {})
 
 
-def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe) -> dict[str, ResolvedArm]:
+def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision: str) -> dict[str, ResolvedArm]:
     """Every arm of a task; references first, since the others are matched to them."""
     shape = ModelShape.of(task)
     used = suite.arms_of(name)
@@ -137,7 +138,7 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe) -> dict[s
                 f"{where} on task {name}",
             )
             config, match_error = matched.config, (matched.error_core, matched.error_total)
-        cost = measure(arm.model, config, shape, loop, recipe.batch_size)
+        cost = measure(arm.model, config, shape, loop, recipe.batch_size, DTYPES[precision])
         resolved[arm_name] = ResolvedArm(
             arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), match_error
         )

@@ -77,7 +77,9 @@ class SudokuExtreme(SudokuTask):
     def splits(self, seed: int, data: DataFolder) -> Splits:
         train, test = _open(data, "train"), _open(data, "test")
         random = generator(self.name, "train", seed)
-        n = min(self.train_rows or len(train), len(train))
+        n = self.train_rows or len(train)
+        if n > len(train):  # a sample under the name of the whole would be another task
+            raise MissingData(f"train.csv holds {len(train):,} rows, train_rows = {n:,} are asked for", REMEDY)
         left = len(test) - self.validation_rows
         if left < 1:
             raise BrokenData(
@@ -99,8 +101,6 @@ class SudokuExtreme(SudokuTask):
         equivalent = self.validation_rows - len(splits["validation"])
         if equivalent:
             found.append(f"validation: {equivalent:,} rows left out, since test has them in another dress")
-        if self.train_rows and len(splits["train"]) < self.train_rows:
-            found.append(f"train: the file holds fewer rows than train_rows = {self.train_rows:,}")
         return found
 
     def _load(self, file: Source, picked: np.ndarray) -> Examples:

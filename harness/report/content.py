@@ -24,12 +24,6 @@ TONES = {
 }
 NOT_RUN = "not run"
 
-STOPPING = {
-    "fixed": "fixed",
-    "model": "model (own halting)",
-    "oracle": "oracle (verifier; upper bound)",
-}
-
 
 def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str) -> Page:
     """The whole report. `figures` by task, the overview under ""; `results_href` leads from the page to the results."""
@@ -149,7 +143,7 @@ def _costs(tables: Tables) -> list[Table]:
             *(number(t) for t in ("updates", "examples seen", "of them distinct", "seconds")),
         ],
         note="Layers are layer applications: each use of a layer counts. Updates, examples and seconds are means over "
-        "the seeds of a run. Seconds are training without evaluation, and comparable only on one machine.",
+        "the runs. Seconds are training without evaluation, and comparable only on one machine.",
     )
     for (task, arm), own in runs.groupby(["task", "arm"], sort=False):
         first = own.iloc[0]
@@ -204,7 +198,7 @@ def _levels(tables: Tables, task: str) -> Table:
     table = Table(
         f"Exact accuracy on {task}",
         [column("arm"), column("split"), column("stopping"), *(number(t) for t in titles), column("runs")],
-        note="Interval over seeds and examples; there is none for a single seed.",
+        note="Interval over seeds and examples, none for a single seed. oracle is an upper bound, not a score.",
     )
     planned = tables.suite.tasks[task].seeds
     for row in select(tables.levels, task=task, metric="exact").to_dict("records"):
@@ -212,7 +206,7 @@ def _levels(tables: Tables, task: str) -> Table:
             Row([
                 _arm_cell(tables, row["arm"]),
                 Cell(row["split"]),
-                Cell(STOPPING.get(row["stopping"], row["stopping"])),
+                Cell(row["stopping"]),
                 Cell(numbers.percent(row["mean"]), row["mean"]),
                 Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
                 Cell(f"{numbers.percent(row['seed_min'])} – {numbers.percent(row['seed_max'])}", row["seed_min"]),
@@ -226,12 +220,14 @@ def _levels(tables: Tables, task: str) -> Table:
 
 
 def _comparisons(tables: Tables, task: str) -> Table:
-    titles = ("difference (points)", "95 % interval", "p", "p, Holm", "p, sign flip", "design sees (points)")
+    titles = ("p", "p, Holm", "p, sign flip", "design sees (points)", "seeds × examples")
     table = Table(
         f"Differences on {task}",
         [
-            *(column(t) for t in ("verdict", "first − second", "role", "split")),
-            *(number(t) for t in (*titles, "seeds × examples")),
+            *(column(t) for t in ("verdict", "first − second")),
+            *(number(t) for t in ("difference (points)", "95 % interval")),
+            *(column(t) for t in ("split", "role")),
+            *(number(t) for t in titles),
             *(column(t) for t in ("runs", "what is equal")),
         ],
         note="Verdicts speak of the first arm. Secondary comparisons are not adjusted for their number: "
@@ -241,12 +237,12 @@ def _comparisons(tables: Tables, task: str) -> Table:
         names = [tables.suite.arm_label(row[key]) for key in ("arm_a", "arm_b")]
         table.rows.append(
             Row([
-                Cell(row["verdict"], tone=TONES[row["verdict"]]),
+                Cell(row["verdict"], tone=TONES[row["verdict"]] + " quiet" * (row["role"] != "primary")),
                 Cell(" − ".join(names)),
-                Cell(row["role"]),
-                Cell(row["split"] + _unusual(row)),
                 Cell(numbers.percent(row["difference"]), row["difference"]),
                 Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
+                Cell(row["split"] + _unusual(row)),
+                Cell(row["role"]),
                 *(Cell(numbers.p_value(row[key]), row[key]) for key in ("p", "p_adjusted", "p_sign_flip")),
                 Cell(_detectable(row["smallest_detectable"]), row["smallest_detectable"]),
                 Cell(f"{row['seeds']:.0f} × {row['examples']:.0f}", row["seeds"] * row["examples"]),
@@ -327,7 +323,7 @@ def _unfinished(tables: Tables) -> list[Table]:
 def _runs(tables: Tables, results_href: str) -> Table:
     figures = ("test exact (%)", "update chosen", "updates", "examples seen", "distinct", "seconds")
     table = Table(
-        "Runs",
+        "Every planned run",
         [
             *(column("task"), column("arm"), number("seed"), column("status")),
             *(number(title) for title in figures),

@@ -10,7 +10,6 @@ from harness.analysis.results import Suite, Tables
 from harness.report import numbers
 from harness.report.page import Cell, Row, Table, column
 
-
 PROVENANCE = (
     ("", "machine"),
     ("device", "device"),

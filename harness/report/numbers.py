@@ -31,10 +31,11 @@ def percent_range(low: float | None, high: float | None) -> str:
 
 def three_digits(value: float) -> str:
     """Three significant digits, thousands separated: 1,230 · 12.3 · 0.0123."""
+    value = float(f"{value:.3g}")  # first, so that 0.9996 is written as 1.00
     if not value:
         return "0"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}" if abs(value) < 1000 else f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:,.{decimals}f}"
 
 
 def si(value: float | None, unit: str) -> str:
@@ -42,7 +43,7 @@ def si(value: float | None, unit: str) -> str:
     if value is None or math.isnan(value):
         return NONE
     power = min(len(PREFIXES) - 1, max(0, math.floor(math.log10(abs(value)) / 3))) if value else 0
-    if power + 1 < len(PREFIXES) and round(abs(value) / 1000**power, 0) >= 1000:  # 999.96 k is 1.00 M
+    if power + 1 < len(PREFIXES) and float(f"{abs(value) / 1000**power:.3g}") >= 1000:  # 999.96 k is 1.00 M
         power += 1
     return f"{three_digits(value / 1000**power)} {PREFIXES[power]}{unit}"
 
