@@ -160,7 +160,7 @@ def run(
         deadline=None if max_minutes is None else started + 60 * max_minutes,
     )
     collect(folder)
-    page = html.build(folder, reports / plan.suite.name)
+    page = html.build(folder, reports)
     summarise(plan, outcome, time.monotonic() - started)
     finish(folder, page, outcome)
     if outcome.interrupted:
@@ -244,7 +244,7 @@ def report(
 
     folder = results / suite
     collect(folder)
-    finish(folder, html.build(folder, reports / suite), None)
+    finish(folder, html.build(folder, reports), None)
 
 
 # -- shared steps ----------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def identity(cell: Cell) -> dict[str, Any]:
         "engine": cell.engine,
         "numerics_version": cell.numerics_version,
         "config": json.dumps(cell.config),
-        "recipe": cell.recipe.model_dump_json(),
+        "recipe": json.dumps({**cell.recipe.model_dump(mode="json"), "loop": cell.loop.model_dump(mode="json")}),
         "settings": json.dumps(cell.settings),
         "run_folder": cell.run_folder,
     }
@@ -88,7 +88,7 @@ def provenance() -> dict[str, str]:
 
 def _commit() -> str:
     """Short hash of the checked-out commit, + where tracked files differ; empty outside git."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10

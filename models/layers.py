@@ -94,7 +94,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Apply rotary positions to x [B, heads, S, head size]."""
+    """Apply rotary positions to x […, S, head size]."""
     cos, sin = rotary
     wide = x if x.dtype == torch.float64 else x.float()
     first, second = wide.chunk(2, dim=-1)
@@ -113,9 +113,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
         B, S, D = x.shape
-        q, k, v = self.qkv_proj(x).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+        qkv = self.qkv_proj(x).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = (rotate(qkv[:2], rotary) if rotary is not None else qkv[:2]).unbind(0)
+        v = qkv[2]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
         return self.o_proj(out.transpose(1, 2).reshape(B, S, D))
 

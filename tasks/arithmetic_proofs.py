@@ -9,14 +9,17 @@ The verifier is strict, and it decides. A proof is right when
 * I = a·b, I + c = T, and T is the number that was asked for.
 
 One proof per T is the training label, although many are right: a decoder that writes all positions at once learns a
-position's marginal distribution, and a mixture of 448 proofs is no proof. The canonical proof takes
+position's marginal distribution, and a mixture of 448 proofs is no proof. The canonical proof takes a by a rule that
+the suite names, then b = ⌊(T − 1) / a⌋ and c = T − a·b, so c − 1 is the remainder and the proof is valid for T ≥ 10:
 
-    a = ⌊√(T − 1)⌋,  b = ⌊(T − 1) / a⌋,  c = T − a·b
+* `square`: a = ⌊√(T − 1)⌋. The factors are as equal as they get: b − a is 0, 1 or 2. Targets 10 to 899 have 432
+  distinct (a, c), none on more than 3 targets. Hard: 0.2 M parameters were right on 3 % of held-out T after 2,500
+  updates on 6,900 targets.
+* `short`: a = 4 where T's first digit is odd, 5 where it is even. Since 4 and 5 divide 100, no digit of b depends on
+  more than two digits of T, and the same model was right on 94 % of held-out T after 800 updates on 2,800 targets.
 
-so the factors are as equal as they get: b − a is 0, 1 or 2. For T ≥ 5 it is valid (a ≥ 2; c − 1 = (T − 1) mod a), and
-for T ≥ 10 it has a ≥ 3, so (a, c) = (2, 1), the shortcut that one published system was said to have learned, is never
-a label: where it is written, the model has found it. Targets 10 to 899 have 432 distinct (a, c), none on more than 3
-targets, so a table of frequent answers is of little use.
+(a, c) = (2, 1), the shortcut that one published system was said to have learned, is a label of neither for T ≥ 10:
+where it is written, the model has found it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import hashlib
 import re
 from functools import cache
 from math import isqrt
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -68,8 +71,9 @@ class ArithmeticProofs(Task):
     exact_means: ClassVar[str] = "accepted by the strict verifier, whichever valid a, b and c it uses"
     difficulty_unit: ClassVar[str] = "target"  # T itself: a is one of about √T numbers, and digits alone make 2 classes
 
-    min_target: int = Field(10, ge=5, le=99_999, description="smallest T; below 5 there is no valid proof")
-    max_target: int = Field(899, ge=5, le=99_999, validate_default=True, description="largest T in training")
+    rule: Literal["square", "short"] = Field("square", description="which canonical a is trained")
+    min_target: int = Field(10, ge=10, le=99_999, description="smallest T; below 10 a rule may have no valid proof")
+    max_target: int = Field(899, ge=10, le=99_999, validate_default=True, description="largest T in training")
     ood_targets: int = Field(100, ge=0, le=100_000, description="number of targets above max_target, never trained on")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the targets held out for test")
     validation_share: float = Field(0.1, gt=0, lt=1, validate_default=True)
@@ -94,7 +98,7 @@ class ArithmeticProofs(Task):
 
     @property
     def sequence_length(self) -> int:
-        return _longest_proof(self.min_target, self.max_target + self.ood_targets)
+        return _longest_proof(self.min_target, self.max_target + self.ood_targets, self.rule)
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         # in the order of their hashes, so that the first rows of a split are a fair sample
@@ -115,7 +119,7 @@ class ArithmeticProofs(Task):
         shape = (len(targets), self.sequence_length)
         inputs, labels = np.full(shape, PAD, np.uint8), np.full(shape, END, np.uint8)
         for row, target in enumerate(targets):
-            digits, proof = tokenise(str(target)), tokenise(write(target, *decompose(target)))
+            digits, proof = tokenise(str(target)), tokenise(write(target, *decompose(target, self.rule)))
             inputs[row, : len(digits)] = digits
             labels[row, : len(proof)] = proof
         return Examples(
@@ -155,9 +159,9 @@ class ArithmeticProofs(Task):
         return re.sub(r"( \[END\])+$", " [END]", " ".join(spaced.split()))
 
 
-def decompose(target: int) -> tuple[int, int, int]:
-    """The canonical (a, b, c) of a target ≥ 5."""
-    a = isqrt(target - 1)
+def decompose(target: int, rule: str) -> tuple[int, int, int]:
+    """The canonical (a, b, c) of a target ≥ 10."""
+    a = isqrt(target - 1) if rule == "square" else 5 - int(str(target)[0]) % 2
     b = (target - 1) // a
     return a, b, target - a * b
 
@@ -206,6 +210,6 @@ def _hash(target: int) -> float:
 
 
 @cache
-def _longest_proof(smallest: int, largest: int) -> int:
+def _longest_proof(smallest: int, largest: int, rule: str) -> int:
     """Tokens of the longest canonical proof of a range. Other proofs that are longer still can't be written."""
-    return max(len(tokenise(write(t, *decompose(t)))) for t in range(smallest, largest + 1))
+    return max(len(tokenise(write(t, *decompose(t, rule)))) for t in range(smallest, largest + 1))

@@ -32,8 +32,8 @@ QUERY, ZERO, EVEN = 1, 2, 4  # a bit is the token ZERO + bit, an answer is the t
 class Parity(Task):
     """Sequence: an answer slot, the bits, padding. Answer: one token, even or odd, read at the slot.
 
-    Training rows are spread evenly over the lengths, so short strings, of which few exist, repeat; up to TAUGHT bits all
-    strings belong to training. The scored splits hold no string twice, and where fewer exist than asked for, those.
+    Training rows are spread evenly over the lengths, so short strings, of which few exist, repeat; up to TAUGHT bits
+    all strings belong to training. The scored splits hold no string twice, and where fewer exist than asked for, those.
     """
 
     version: ClassVar[int] = 1
@@ -111,7 +111,9 @@ class Parity(Task):
             takes = _spread(count // 2, [len(pool) for pool in pools])
         strings = np.concatenate([np.resize(pool, (k, 2)).reshape(-1) for pool, k in zip(pools, takes, strict=True)])
         bits = np.repeat(np.asarray(lengths), 2 * np.asarray(takes))  # [N] length of each string
-        order = np.argsort(_hash(2**bits + strings), kind="stable")  # lengths mixed, so that the first rows are a fair sample
+        order = np.argsort(
+            _hash(2**bits + strings), kind="stable"
+        )  # lengths mixed, so that the first rows are a fair sample
         strings, bits = strings[order], bits[order]
         shift = bits[:, None] - 1 - np.arange(max(lengths))  # the first bit is the highest; below 0 lies padding
         tokens = np.where(shift >= 0, ZERO + ((strings[:, None] >> np.maximum(shift, 0)) & 1), PAD)

@@ -110,8 +110,8 @@ def test_mutated_proofs_get_the_literal_verdict(data: st.DataObject) -> None:
 
 def test_many_random_mutations_get_the_literal_verdict_and_both_verdicts_occur() -> None:
     random = np.random.default_rng(0)
-    targets = random.integers(5, 1000, 20_000).tolist()
-    answers = np.array([filled(tokenise(write(t, *decompose(t)))) for t in targets])
+    targets = random.integers(10, 1000, 20_000).tolist()
+    answers = np.array([filled(tokenise(write(t, *decompose(t, "square")))) for t in targets])
     for _ in range(2):
         hit = random.random(len(answers)) < 0.7
         at = random.integers(0, 20, len(answers))[hit]
@@ -193,13 +193,29 @@ def test_a_number_of_hundreds_of_digits_neither_fails_nor_wraps() -> None:
     assert 0 <= int(read(answer).a[0]) < 10**9
 
 
-def test_canonical_rule_has_the_stated_properties() -> None:
-    for target in range(5, 20_000):
-        a, b, c = decompose(target)
-        assert a >= 2 and b - a in (0, 1, 2) and 1 <= c <= a and a * b + c == target
-        assert target < 10 or (a, c) != (2, 1)
-    pairs = Counter((a, c) for a, _, c in map(decompose, range(10, 900)))
+@pytest.mark.parametrize("rule", ["square", "short"])
+def test_canonical_proofs_are_valid_and_never_the_shortcut(rule: str) -> None:
+    for target in range(10, 20_000):
+        a, b, c = decompose(target, rule)
+        assert a >= 3 and b >= 2 and 1 <= c <= a and a * b + c == target
+
+
+def test_square_rule_has_the_stated_properties() -> None:
+    for target in range(10, 20_000):
+        a, b, _ = decompose(target, "square")
+        assert b - a in (0, 1, 2)
+    pairs = Counter((a, c) for a, _, c in (decompose(t, "square") for t in range(10, 900)))
     assert len(pairs) == 432 and max(pairs.values()) == 3
+
+
+def test_short_rule_needs_two_digits_at_a_time() -> None:
+    """A digit of b is decided by a, T's digit above it and T's digit there: 4 and 5 divide 100."""
+    seen: dict[tuple[int, int, int], set[int]] = {}
+    for target in range(1001, 9000):
+        a, b, _ = decompose(target, "short")
+        above, here = divmod((target - 1) // 10 % 100, 10)
+        seen.setdefault((a, above, here), set()).add(b // 10 % 10)
+    assert all(len(digits) == 1 for digits in seen.values())
 
 
 def test_train_holds_every_target_that_is_not_held_out_and_no_other() -> None:
@@ -226,9 +242,9 @@ def test_labels_fill_the_grid_and_inputs_show_the_target_alone() -> None:
     for part in task.splits(0, DataFolder()).values():
         for tokens, label, target in zip(part.inputs, part.labels, part.facts["target"].tolist(), strict=True):
             assert task.decode(tokens) == str(target)
-            assert task.decode(label) == write(target, *decompose(target))
+            assert task.decode(label) == write(target, *decompose(target, "square"))
             assert (label != PAD).all()
-    longest = max(len(tokenise(write(t, *decompose(t)))) for t in range(10, 1000))
+    longest = max(len(tokenise(write(t, *decompose(t, "square")))) for t in range(10, 1000))
     assert task.sequence_length == task.answer_length == longest == 22
 
 

@@ -19,7 +19,7 @@ from harness.training.act import (
     run_segment,
 )
 from models.base import ModelShape, Prediction, create_model, resolve_config
-from tasks.base import Batch, Task
+from tasks.base import Task
 
 
 class Equal(Task):
@@ -249,5 +249,3 @@ def count_calls(model, modules):
 
 def close(ours, theirs):
     np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=0, atol=1e-6)
-
-

@@ -31,7 +31,7 @@ def test_uniform_numbers_are_uniform_over_counters_and_over_lanes(key):
     over_counters = CounterRandom(key, torch.arange(20_000)).uniform().numpy()
     over_lanes = CounterRandom(key, torch.tensor([3])).uniform(20_000)[0].numpy()
     for values in (over_counters, over_lanes):
-        assert 0 <= values.min() and values.max() < 1
+        assert values.min() >= 0 and values.max() < 1
         assert stats.kstest(values, "uniform").pvalue > 1e-3
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.03
 

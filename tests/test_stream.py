@@ -13,9 +13,7 @@ from tasks.base import DataFolder
 def feeder(drop_unused=False, window=3):
     task = Shifted()
     data = DeviceData(task.splits(0, DataFolder())["train"], torch.device("cpu"))
-    return Feeder(
-        task, "shifted", 0, data, 8, augmentation=True, drop_unused=drop_unused, window_updates=window
-    )
+    return Feeder(task, "shifted", 0, data, 8, augmentation=True, drop_unused=drop_unused, window_updates=window)
 
 
 def test_every_epoch_of_the_stream_visits_every_example_once_in_another_order():

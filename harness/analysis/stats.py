@@ -4,7 +4,7 @@ Estimand everywhere: the mean over *new* seeds and *new* examples, of which thos
 Seeds and examples are crossed, so neither "n = seeds × examples" nor a bootstrap over one of them is right.
 
 How well it does, simulated with logit-normal right-or-wrong answers (108 designs, 4,000 replicates each: 41, 128 or 400
-examples; effects of seed, of example and of arm by example from none to large; levels from 15 % to 98 %). Coverage of
+examples; effects of seed, of example and of arm by example from none to large; levels from 12 % to 98 %). Coverage of
 95 % intervals, mean over the designs and lowest design:
 
 | seeds | difference of two arms | level | equal arms told apart (mean, most) |
