@@ -33,7 +33,7 @@ python run_benchmarks.py --suite tiny --tasks parity --seeds 6 --set recipe.opti
 python run_benchmarks.py list tasks
 
 A run may be stopped (Ctrl-C) and started again: finished cells are kept, the others go on.
-Exit codes: 0 done · 1 some cells failed · 2 bad input · 3 nothing was left to run · 130 stopped.
+Exit codes: 0 done · 1 some cells failed · 2 bad input · 3 nothing was left to run · 130 stopped early.
 """
 
 
@@ -163,10 +163,10 @@ def run(
     page = html.build(folder, reports)
     summarise(plan, outcome, time.monotonic() - started)
     finish(folder, page, outcome)
-    if outcome.interrupted:
-        raise typer.Exit(130)
     if outcome.failed:
         raise typer.Exit(1)
+    if outcome.left:
+        raise typer.Exit(130)
     if outcome.skipped == len(plan.cells):
         raise NothingToRun("nothing was left to run: every cell asked for was skipped, for the reasons above")
 

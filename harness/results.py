@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from harness import tables
 from harness.cell import Cell
 from harness.errors import UserError
 from harness.files import read_json, write_json
-from harness.plan import Plan
+from harness.plan import Plan, TaskPlan
 from harness.record import provenance
+from harness.suite import Suite
 from models.base import MODELS
 
 
@@ -35,57 +38,94 @@ def open_results(folder: Path) -> None:
 
 
 def describe(plan: Plan, folder: Path, command: str) -> None:
-    """Write suite.json and cells.json: what was asked for, before anything runs."""
-    write_json(folder / "suite.json", suite_document(plan, command))
+    """Write suite.json and cells.json: what was asked for, before anything runs.
+
+    Runs of an earlier command stay listed where the suite still asks for their task in the same way, so that
+    `--tasks`, `--arms` and `--seeds` add to the tables instead of replacing them.
+    """
+    document = suite_document(plan, command)
+    cells = _planned_cells(plan)
+    known = _earlier(folder)
+    mine = {(cell["task"], cell["arm"], cell["seed"]) for cell in cells}
+    kept = [
+        cell
+        for cell in known["cells"]
+        if (cell["task"], cell["arm"], cell["seed"]) not in mine
+        and known["tasks"].get(cell["task"], {}).get("fingerprint") == fingerprint(plan.suite, cell["task"])
+        and (folder / cell["run_folder"] / "record.json").is_file()
+    ]
+    for cell in kept:
+        task, arm = cell["task"], cell["arm"]
+        described = document["tasks"].setdefault(task, known["tasks"][task] | {"arms": [], "seeds": 0})
+        described["seeds"] = max(described["seeds"], cell["seed"] + 1)
+        described["arms"] = [a for a in plan.suite.arms_of(task) if a in {*described["arms"], arm}]
+        document["arms"].setdefault(arm, known["arms"][arm])
+    document["tasks"] = {name: document["tasks"][name] for name in plan.suite.tasks if name in document["tasks"]}
+    document["arms"] = {name: document["arms"][name] for name in plan.suite.arms if name in document["arms"]}
+    write_json(folder / "suite.json", document)
+    write_json(folder / "cells.json", cells + kept)
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """Tasks, arms and cells that the folder describes already."""
+    if not ((folder / "suite.json").is_file() and (folder / "cells.json").is_file()):
+        return {"tasks": {}, "arms": {}, "cells": []}
+    document = read_json(folder / "suite.json")
+    return {"tasks": document["tasks"], "arms": document["arms"], "cells": read_json(folder / "cells.json")}
+
+
+def fingerprint(suite: Suite, task: str) -> str | None:
+    """Hash of all that the suite says of how a task is run, but for which arms and seeds; None for an unknown task."""
+    if task not in suite.tasks:
+        return None
+    entry = suite.tasks[task].model_dump(mode="json", include={"task", "settings", "overrides"})
+    recipe = suite.recipe_of(task).model_dump(mode="json")
+    arms = {name: suite.arms[name].model_dump(mode="json", exclude={"summary"}) for name in suite.arms_of(task)}
+    said = json.dumps([entry, recipe, arms, suite.device, suite.threads], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _planned_cells(plan: Plan) -> list[dict[str, Any]]:
     reasons = {task.name: f"{task.skipped.reason}; {task.skipped.remedy}" for task in plan.skipped() if task.skipped}
-    write_json(
-        folder / "cells.json",
-        [
-            {
-                "cell_id": cell.id,
-                "task": cell.task,
-                "arm": cell.arm,
-                "seed": cell.seed,
-                "status": "skipped" if cell.task in reasons else "planned",
-                "reason": reasons.get(cell.task),
-                "run_folder": cell.run_folder,
-            }
-            for cell in plan.cells
-        ],
-    )
+    return [
+        {
+            "cell_id": cell.id,
+            "task": cell.task,
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "status": "skipped" if cell.task in reasons else "planned",
+            "reason": reasons.get(cell.task),
+            "run_folder": cell.run_folder,
+        }
+        for cell in plan.cells
+    ]
 
 
 def suite_document(plan: Plan, command: str) -> dict[str, Any]:
     """What the report needs to know about the suite, without importing tasks or models."""
     suite = plan.suite
     asked = {(cell.task, cell.arm) for cell in plan.cells}
-    arms = {}
-    for name, arm in suite.arms.items():
-        arms[name] = {
+    arms = {
+        name: {
             "model": arm.model,
             "summary": arm.summary or MODELS.get(arm.model).summary,
             "match": arm.match.model_dump() if arm.match else None,
         }
-    tasks = {}
-    for name, planned in plan.tasks.items():
-        entry, task = suite.tasks[name], planned.task
-        tasks[name] = {
-            "summary": task.summary,
-            "exact_means": task.exact_means,
-            "difficulty_unit": task.difficulty_unit,
-            "floor_note": task.floor_note,
-            "real_data": task.real_data,
-            "source": task.source,
-            "licence": task.licence,
-            "scaling": entry.scaling,
-            "settings": task.model_dump(mode="json"),
-            "metric_notes": task.metric_notes(),
-            "in_sample": task.in_sample,
+        for name, arm in suite.arms.items()
+        if any(used == name for _, used in asked)
+    }
+    tasks = {
+        name: {
+            **task_document(planned),
+            "scaling": suite.tasks[name].scaling,
             "arms": [arm for arm in suite.arms_of(name) if (name, arm) in asked],
             "seeds": len(planned.data),
-            "primary": entry.primary.model_dump(mode="json") if entry.primary else None,
-            "recipe": entry.recipe,
+            "primary": primary.model_dump(mode="json") if (primary := suite.tasks[name].primary) else None,
+            "recipe": suite.tasks[name].recipe,
+            "fingerprint": fingerprint(suite, name),
         }
+        for name, planned in plan.tasks.items()
+    }
     return {
         "schema_version": tables.SCHEMA_VERSION,
         "name": suite.name,
@@ -101,9 +141,26 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
         "threads": suite.threads,
         "minimum_seeds": suite.minimum_seeds,
         "equivalence_band": suite.equivalence_band,
-        "arms": {name: arm for name, arm in arms.items() if any(a == name for _, a in asked)},
+        "arms": arms,
         "tasks": tasks,
         "machine": provenance(),
+    }
+
+
+def task_document(planned: TaskPlan) -> dict[str, Any]:
+    """What a task says of itself."""
+    task = planned.task
+    return {
+        "summary": task.summary,
+        "exact_means": task.exact_means,
+        "difficulty_unit": task.difficulty_unit,
+        "floor_note": task.floor_note,
+        "real_data": task.real_data,
+        "source": task.source,
+        "licence": task.licence,
+        "settings": task.model_dump(mode="json"),
+        "metric_notes": task.metric_notes(),
+        "in_sample": task.in_sample,
     }
 
 

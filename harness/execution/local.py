@@ -37,7 +37,6 @@ class Outcome:
     skipped: int = 0
     left: int = 0  # not run: stopped, or out of time
     failed: list[tuple[Cell, str]] = field(default_factory=list)
-    interrupted: bool = False
 
 
 @dataclass
@@ -108,7 +107,6 @@ class _Pool:
             while True:
                 if not self.stopping and (stop.asked or (deadline is not None and time.monotonic() > deadline)):
                     self._ask_to_stop(stop.asked)
-                    outcome.interrupted = stop.asked
                 if stop.insisted:
                     break
                 for w in self.workers:

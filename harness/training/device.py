@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -40,7 +41,7 @@ def choose_precision(wish: str, device: str) -> Choice:
     if wish not in PRECISIONS:
         raise UserError(f'unknown precision "{wish}"{did_you_mean(wish, PRECISIONS)}')
     if wish != "auto":
-        return Choice(wish, "asked for")
+        return Choice(wish, "the suite or the command line asks for it")
     if device.startswith("cuda"):
         if torch.cuda.get_device_capability(device)[0] >= 8:
             return Choice("bfloat16", "the GPU has bfloat16 tensor cores")
@@ -74,13 +75,28 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
+def reset_peak_memory(device: str) -> None:
+    """Start a new measurement of peak memory, so that one cell's figure holds nothing of the cells before it."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # Linux only; elsewhere the figure is the process's so far
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mib(device: str) -> float:
-    """Peak memory so far: allocated on CUDA, resident of this process on CPU. MiB."""
+    """Peak memory since the reset: allocated on CUDA, resident of this process on CPU. MiB."""
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.is_file():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 2**10
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if platform.system() == "Darwin" else most / 2**10

@@ -19,7 +19,7 @@ from harness.evaluation.records import write_run_tables
 from harness.files import write_json
 from harness.record import costs, identity, provenance
 from harness.training import checkpoint
-from harness.training.device import peak_memory_mib
+from harness.training.device import peak_memory_mib, reset_peak_memory
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Task, create_task
@@ -58,6 +58,7 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     if cell.precision == "float32":
         torch.set_float32_matmul_precision("highest")
     device = torch.device(cell.device)
+    reset_peak_memory(cell.device)
     task = create_task(cell.registered_task, cell.settings)
     splits = data.load()
     trainer = Trainer(cell, task, splits, device)

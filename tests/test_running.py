@@ -1,0 +1,370 @@
+"""A suite from start to report: resumable, repeatable, a failed cell loses nothing else, and selection is honest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import ROOT, suite_file
+from toys import Shifted, cell, trainer
+
+from harness import cli, data, tables
+from harness.evaluation.evaluate import evaluate, limited
+from harness.files import read_json
+from harness.training import runner
+from harness.training.trainer import Diverged
+from tasks.base import TASKS, DataFolder
+
+TIMES = {"seconds_train", "seconds_evaluation", "peak_memory_mib", "started", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A toy suite run once: 1 task, 2 arms, 2 seeds."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert run(folder) == 0
+    return folder
+
+
+def run(folder: Path, *extra: str) -> int:
+    places = ["--results", str(folder / "results"), "--reports", str(folder / "reports")]
+    return cli.main(["--suite", str(suite_file(folder)), *places, *extra])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    import gzip
+
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def every_table(folder: Path) -> dict[str, list[dict[str, str]]]:
+    return {path.name: rows(path) for path in sorted((folder / "results/toy").glob("*.csv*"))}
+
+
+def test_all_tables_and_the_report_are_there_with_the_columns_of_the_schema(finished):
+    results = finished / "results/toy"
+    for table in tables.TABLES:
+        path = results / (f"{table}.csv.gz" if table == "examples" else f"{table}.csv")
+        found = rows(path)
+        assert found, f"{table} is empty"
+        assert set(found[0]) == set(tables.names(table)) - TIMES
+    assert (finished / "reports/toy/index.html").stat().st_size > 10_000
+    assert (finished / "reports/toy/report.md").is_file()
+
+
+def test_every_number_in_runs_is_finite_and_costs_are_those_of_the_plan(finished):
+    for row in rows(finished / "results/toy/runs.csv"):
+        assert row["status"] == "finished"
+        assert float(row["flops_train"]) == 3 * float(row["flops_per_update"]) > 0
+        assert math.isfinite(float(row["test_exact"]))
+        assert int(row["examples_seen"]) >= int(row["examples_distinct"]) > 0
+    assert len({row["cell_id"] for row in rows(finished / "results/toy/runs.csv")}) == 4
+
+
+def test_the_same_command_again_starts_nothing_and_changes_nothing(finished, monkeypatch):
+    from harness.execution import local
+
+    before = every_table(finished)
+    monkeypatch.setattr(local, "_Pool", None)  # would fail if any cell were started
+    assert run(finished) == 0
+    assert every_table(finished) == before
+
+
+def test_another_run_with_other_jobs_gives_the_same_tables(finished, tmp_path):
+    assert run(tmp_path, "--jobs", "1") == 0
+    ours, theirs = every_table(tmp_path), every_table(finished)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name] == theirs[name], name
+
+
+def test_more_seeds_run_only_the_new_cells(finished, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(finished / "results", tmp_path / "results")
+    assert run(tmp_path, "--seeds", "3", "--arms", "transformer") == 0
+    assert "1 cells finished; 2 were finished before" in capsys.readouterr().err
+
+
+def test_a_part_of_a_suite_adds_to_its_tables_and_an_edited_suite_starts_anew(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished / "results", tmp_path / "results")
+    assert run(tmp_path, "--seeds", "1", "--arms", "hrm") == 0
+    assert len(every_table(tmp_path)["runs.csv"]) == 4  # one asked for, three from before
+    assert run(tmp_path, "--seeds", "1", "--arms", "hrm", "--set", "recipe.loss=softmax") == 0
+    assert len(every_table(tmp_path)["runs.csv"]) == 1  # runs of another recipe are no longer this suite's
+    assert run(tmp_path) == 0
+    assert every_table(tmp_path) == every_table(finished)
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(tmp_path, capsys):
+    plugin = tmp_path / "broken_model.py"
+    plugin.write_text(
+        "from models import register_model\n"
+        "from models.transformer import Transformer\n"
+        "@register_model('broken')\n"
+        "class Broken(Transformer):\n"
+        "    def forward(self, state, batch):\n"
+        "        if batch.inputs.device.type != 'meta' and self.training: raise RuntimeError('it broke')\n"
+        "        return super().forward(state, batch)\n"
+    )
+    arguments = ["--plugin", str(plugin), "--set", "arms.transformer.model=broken", "--seeds", "1"]
+    try:
+        assert run(tmp_path, *arguments) == 1
+    finally:
+        from models.base import MODELS
+
+        MODELS._items.pop("broken", None)
+    captured = capsys.readouterr()
+    assert "it broke" in captured.err
+    by_arm = {row["arm"]: row for row in rows(tmp_path / "results/toy/runs.csv")}
+    assert by_arm["hrm"]["status"] == "finished"
+    assert by_arm["transformer"]["status"] == "failed" and "it broke" in by_arm["transformer"]["reason"]
+    log = next((tmp_path / "results/toy/runs/parity/transformer").glob("*/log.txt"))
+    assert "Traceback" in log.read_text()
+    assert json.loads(captured.out.splitlines()[-1])["cells"] == {"finished": 1, "failed": 1, "skipped": 0, "left": 0}
+
+
+def test_a_worker_that_is_killed_is_recorded_and_replaced(tmp_path, capsys):
+    plugin = tmp_path / "deadly_model.py"
+    plugin.write_text(
+        "import os, signal\n"
+        "from models import register_model\n"
+        "from models.transformer import Transformer\n"
+        "@register_model('deadly')\n"
+        "class Deadly(Transformer):\n"
+        "    def forward(self, state, batch):\n"
+        "        if batch.inputs.device.type != 'meta' and self.training: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().forward(state, batch)\n"
+    )
+    try:
+        arguments = ["--plugin", str(plugin), "--set", "arms.transformer.model=deadly", "--seeds", "1", "--jobs", "1"]
+        assert run(tmp_path, *arguments) == 1
+    finally:
+        from models.base import MODELS
+
+        MODELS._items.pop("deadly", None)
+    assert "SIGKILL" in capsys.readouterr().err
+    assert {row["arm"]: row["status"] for row in rows(tmp_path / "results/toy/runs.csv")} == {
+        "hrm": "finished",
+        "transformer": "failed",
+    }
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_same_tables(tmp_path):
+    """Stopped in the middle of a cell, then continued: the tables equal those of a run that was never stopped."""
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "whole").mkdir()
+    extra = [
+        "--arms",
+        "hrm",
+        "--seeds",
+        "1",
+        "--set",
+        "recipe.budget.updates=150",
+        "--set",
+        "recipe.evaluation.points=3",
+    ]
+    command = [
+        *(sys.executable, "run_benchmarks.py", "--suite", str(suite_file(tmp_path / "stopped"))),
+        *("--results", str(tmp_path / "stopped/results"), "--reports", str(tmp_path / "stopped/reports"), *extra),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "stopped/results").rglob("log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert list((tmp_path / "stopped/results").rglob("checkpoint.pt")), err
+    assert not list((tmp_path / "stopped/results").rglob("record.json"))
+    assert run(tmp_path / "stopped", *extra) == 0
+    assert not list((tmp_path / "stopped/results").rglob("checkpoint.pt"))
+    assert run(tmp_path / "whole", *extra) == 0
+    stopped, whole = every_table(tmp_path / "stopped"), every_table(tmp_path / "whole")
+    for table in (stopped, whole):
+        for row in table["runs.csv"]:
+            row.pop("notes")
+    assert stopped == whole
+
+
+# -- inside one cell -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toy_task():
+    TASKS.add("shifted", Shifted)
+    yield Shifted()
+    TASKS._items.pop("shifted")
+
+
+def prepared(tmp_path: Path, task: Shifted) -> data.DataSet:
+    return data.prepare(task, 0, DataFolder(), tmp_path / "data")
+
+
+def test_a_cell_is_a_pure_function_of_its_fields(tmp_path, toy_task):
+    known = prepared(tmp_path, toy_task)
+    for name in ("a", "b"):
+        runner.run_cell(cell(), tmp_path / name, known)
+    one, two = (load(tmp_path / name) for name in ("a", "b"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_seed_and_arm_decide_the_initial_weights_and_the_data_do_not_depend_on_the_arm():
+    a, b, c = trainer(cell()), trainer(cell(seed=1)), trainer(cell(arm="other"))
+    for other in (b, c):
+        assert not torch.equal(a.model.lm_head.weight, other.model.lm_head.weight)
+    assert a.feeder.key == c.feeder.key != b.feeder.key
+
+
+def test_every_field_of_the_identity_changes_the_id():
+    base = cell()
+    for change in (
+        {"seed": 1},
+        {"arm": "x"},
+        {"task_version": 2},
+        {"data_hash": "1" * 16},
+        {"precision": "bfloat16"},
+        {"threads": 2},
+        {"device": "cuda"},
+        {"updates": 7},
+        {"numerics_version": 99},
+        {"recipe": {"loss": "softmax"}},
+        {"recipe": {"evaluation": {"points": 3}}},
+        {"loop": {"exploration": 0.2}},
+        {"config": {**base.config, "hidden": 32}},
+    ):
+        assert cell(**change).id != base.id, change
+    assert cell(suite="other", flops_per_update=2.0).id == base.id
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    t = trainer(cell())
+    with torch.no_grad():
+        t.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite between updates 1 and 1"):
+        t.advance()
+
+
+def test_the_validation_point_kept_is_the_best_one_and_test_is_scored_with_its_weights(tmp_path, toy_task):
+    chosen = cell(
+        updates=200, recipe={"evaluation": {"points": 5, "segments": [1, 2]}, "optimizer": {"learning_rate": 3e-3}}
+    )
+    runner.run_cell(chosen, tmp_path / "run", prepared(tmp_path, toy_task))
+    record = read_json(tmp_path / "run/record.json")
+    curves = rows(tmp_path / "run/curves.csv")
+    best = max(float(row["validation_exact"]) for row in curves)
+    assert record["validation_exact"] == pytest.approx(best)
+    assert [row["selected"] for row in curves].count("1") == 1
+    model = trainer(chosen).model
+    model.load_state_dict(load(tmp_path / "run"))
+    test = toy_task.splits(0, DataFolder())["test"]
+    result = evaluate(model, toy_task, chosen.loop, test, segments=4, batch_size=16)
+    assert result.fixed().mean() == pytest.approx(record["test_exact"])
+
+
+@pytest.mark.parametrize("model", ["hrm", "transformer"])
+def test_each_arm_learns_the_toy_task(tmp_path, toy_task, model):
+    """A loop that trains: 300 updates take both arms from the floor to nearly every example."""
+    chosen = cell(model, model, updates=300, recipe={"batch_size": 32, "optimizer": {"learning_rate": 3e-3}})
+    runner.run_cell(chosen, tmp_path / "run", prepared(tmp_path, toy_task))
+    record = read_json(tmp_path / "run/record.json")
+    assert record["floor"] < 0.1 and record["test_exact"] > 0.9
+
+
+def test_a_rollout_of_two_detached_segments_gives_the_mean_gradient_of_both():
+    one, two = trainer(cell(loop={"exploration": 0.0})), trainer(cell(loop={"rollout": 2, "exploration": 0.0}))
+    gradients = {}
+    for name, t in (("one", one), ("two", two)):
+        t.optimizers.step = lambda *_: None
+        carry_in = t._refilled()
+        t.carry = None
+        t.feeder.resume(torch.zeros((), dtype=torch.int64), t.feeder.uses)
+        t._update()
+        if name == "one":  # the second segment by hand, from the first one's state
+            t.carry.halted[:] = False
+            t._update()
+        gradients[name] = t.model.lm_head.weight.grad.clone()
+        assert carry_in.steps.sum() == 0
+    torch.testing.assert_close(gradients["one"] / 2, gradients["two"])
+
+
+def test_one_step_gradient_stops_inside_a_segment_even_where_the_rollout_does_not_detach():
+    gradients = []
+    for detach in (True, False):
+        t = trainer(cell(loop={"rollout": 2, "detach": detach, "exploration": 0.0}))
+        t.optimizers.step = lambda *_: None
+        t._update()
+        gradients.append(t.model.L_level.layers[0].mlp.down_proj.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_evaluation_at_every_depth_is_one_pass_with_the_answers_of_separate_passes():
+    t = trainer(cell())
+    part = Shifted().splits(0, DataFolder())["test"]
+    whole = evaluate(t.model, t.task, t.cell.loop, part, segments=6, batch_size=32)
+    for depth in (1, 3, 6):
+        alone = evaluate(t.model, t.task, t.cell.loop, part, segments=depth, batch_size=32)
+        assert np.array_equal(alone.correct[:, -1], whole.correct[:, depth - 1])
+    odd = evaluate(t.model, t.task, t.cell.loop, part, segments=6, batch_size=7)
+    assert np.array_equal(odd.correct, whole.correct)
+
+
+def test_halting_step_is_the_first_wish_or_the_trained_depth():
+    from harness.evaluation.evaluate import Evaluation
+
+    halt = np.array([[0, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]], bool)
+    right = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [0, 1, 1, 1]], bool)
+    result = Evaluation(trained=3, correct=right, token=right.astype(np.float32), q_halt=halt * 1.0, halt=halt)
+    assert result.halting_step().tolist() == [2, 3, 1]
+    assert result.model().tolist() == [False, True, False]
+    assert result.fixed().tolist() == [True, True, True]
+    assert result.oracle().tolist() == [True, True, True]
+    assert result.halting_step(4).tolist() == [2, 4, 1]
+    assert result.oracle(1).tolist() == [True, False, False]
+
+
+def test_a_limit_on_examples_is_the_same_for_every_arm_and_spread_over_the_split():
+    part = Shifted().splits(0, DataFolder())["train"]
+    few = limited(part, 10)
+    assert len(few) == 10 and few.ids.tolist() == limited(part, 10).ids.tolist()
+    assert few.ids[0] == part.ids[0] and few.ids[-1] == part.ids[-1]
+    assert limited(part, None) is part and limited(part, 10**6) is part
+
+
+@pytest.mark.parametrize("budget", [{"examples": 100}, {"seconds": 0.3}, {"train_flops": 7.0}])
+def test_every_kind_of_budget_ends_a_run(tmp_path, toy_task, budget):
+    updates = 7 if "train_flops" in budget else None
+    chosen = cell(updates=updates, recipe={"budget": budget, "evaluation": {"points": 2, "segments": [1]}})
+    runner.run_cell(chosen, tmp_path / "run", prepared(tmp_path, toy_task))
+    record = read_json(tmp_path / "run/record.json")
+    if "examples" in budget:
+        assert 100 <= record["examples_seen"] < 100 + 8
+    elif "seconds" in budget:
+        assert record["seconds_train"] >= 0.3
+    else:
+        assert record["updates"] == 7
+
+
+def load(folder: Path) -> dict[str, torch.Tensor]:
+    from harness.training.checkpoint import load_weights
+
+    return load_weights(folder)
+
+
+def test_stored_data_come_back_byte_for_byte(tmp_path):
+    task = Shifted()
+    known = prepared(tmp_path, task)
+    assert data.splits_digest(known.load()) == known.digest == data.splits_digest(task.splits(0, DataFolder()))
