@@ -50,7 +50,8 @@ def default_jobs(plan: Plan) -> int:
     """One per GPU, or as many as the cores hold at the suite's threads per cell."""
     if plan.device.value.startswith("cuda"):
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // plan.suite.threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // plan.suite.threads)
 
 
 def run(

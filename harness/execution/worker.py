@@ -37,7 +37,11 @@ def main(connection: Connection, plugins: tuple[str, ...]) -> None:
             return
         if job == "stop":
             continue  # it came between two cells
-        connection.send(("done", *_run(connection, *job)))
+        result = _run(connection, *job)
+        try:
+            connection.send(("done", *result))
+        except OSError:
+            return  # the parent is gone; the cell left its record or its checkpoint
 
 
 def _run(connection: Connection, cell_json: str, folder: Path, data: object) -> tuple[str, str]:
@@ -53,10 +57,13 @@ def _run(connection: Connection, cell_json: str, folder: Path, data: object) -> 
 
     def report(progress: float, text: str) -> bool:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_SECONDS or progress >= 1:
-            last = time.monotonic()
-            connection.send(("progress", progress, text))
-        return not (connection.poll() and connection.recv() == "stop")
+        try:
+            if time.monotonic() - last > PROGRESS_SECONDS or progress >= 1:
+                last = time.monotonic()
+                connection.send(("progress", progress, text))
+            return not (connection.poll() and connection.recv() == "stop")
+        except (OSError, EOFError):
+            return False  # the parent is gone: leave a checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     with _logged(folder / "log.txt"):
