@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from harness.recipe import STRICT, Loop, Recipe
+from harness.recipe import Loop, Recipe
+from harness.schema import STRICT
 
 NUMERICS_VERSION = 1
 """Raised by a change of the code's arithmetic, so that older runs are not taken for the same."""

@@ -144,9 +144,8 @@ def run(
     from harness.execution import local
     from harness.execution.progress import monitor
     from harness.report import html
-    from harness.results import describe, open_results
+    from harness.results import describe
 
-    open_results(folder)
     describe(plan, folder, command_line())
     announce(plan)
     number_of_jobs = number_of_jobs or local.default_jobs(plan)
@@ -288,7 +287,10 @@ def planned(
     folder = data_folder(data)
 
     from harness.plan import Selection, make_plan
+    from harness.results import check_schema, check_writable
 
+    check_writable(results)
+    check_schema(results / checked.name)
     load_plugins(plugin, models=True)
     selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
     place = results / checked.name
@@ -428,12 +430,10 @@ def main(argv: list[str]) -> int:
     try:
         if argv and not argv[0].startswith("-") and argv[0] not in verbs:
             raise UserError(f'unknown verb "{argv[0]}"{did_you_mean(argv[0], verbs)}')
-        app(argv, prog_name="run_benchmarks.py", standalone_mode=False)
+        code = app(argv, prog_name="run_benchmarks.py", standalone_mode=False)
     except BenchError as error:
         say(f"error: {error}")
         return error.exit_code
-    except typer.Exit as stop:
-        return stop.exit_code
     except KeyboardInterrupt:
         say("stopped")
         return 130
@@ -444,4 +444,4 @@ def main(argv: list[str]) -> int:
             say(f"error: {error.format_message()}")
             return int(error.exit_code)
         raise
-    return 0
+    return code if isinstance(code, int) else 0  # typer hands back the code of an Exit

@@ -14,7 +14,8 @@ from harness.data import DataSet
 from harness.errors import MissingData, UserError, did_you_mean
 from harness.matching import match_parameters
 from harness.recipe import ONE_PASS, Loop, Recipe
-from harness.suite import Arm, Suite, deep_merge, validated
+from harness.schema import validated
+from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.trainer import DTYPES
 from models.base import MODELS, ModelConfig, ModelShape, resolve_config

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+from harness.schema import STRICT
 
 
 class OptimizerSettings(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,31 @@ from harness.suite import Suite
 from models.base import MODELS
 
 
-def open_results(folder: Path) -> None:
-    """Make the folder, or refuse: unwritable, or written by another schema version."""
+def check_writable(folder: Path) -> None:
+    """Make the folder, or refuse it when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
+        probe = folder / f".write-test-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
         raise UserError(f"results folder {folder}: {error.strerror or error}; choose another with --results") from None
+
+
+def check_schema(folder: Path) -> None:
+    """Refuse a results folder that another schema version wrote, or whose description can't be read."""
     description = folder / "suite.json"
-    if description.is_file():
+    if not description.is_file():
+        return
+    try:
         found = read_json(description).get("schema_version")
-        if found != tables.SCHEMA_VERSION:
-            raise UserError(
-                f"results folder {folder} has schema version {found}, this program writes {tables.SCHEMA_VERSION}; "
-                "choose another with --results"
-            )
+    except (ValueError, AttributeError):
+        raise UserError(f"{description}: not readable as JSON; move the folder away or choose --results") from None
+    if found != tables.SCHEMA_VERSION:
+        raise UserError(
+            f"results folder {folder} has schema version {found}, this program writes {tables.SCHEMA_VERSION}; "
+            "choose another with --results"
+        )
 
 
 def describe(plan: Plan, folder: Path, command: str) -> None:
@@ -57,9 +66,13 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     for cell in kept:
         task, arm = cell["task"], cell["arm"]
         described = document["tasks"].setdefault(task, known["tasks"][task] | {"arms": [], "seeds": 0})
+        described["primary"] = known["tasks"][task]["primary"] or described["primary"]
         described["seeds"] = max(described["seeds"], cell["seed"] + 1)
         described["arms"] = [a for a in plan.suite.arms_of(task) if a in {*described["arms"], arm}]
         document["arms"].setdefault(arm, known["arms"][arm])
+    for described in document["tasks"].values():
+        if described["primary"] and not set(described["primary"]["arms"]) <= set(described["arms"]):
+            described["primary"] = None  # an arm was left out by --arms
     document["tasks"] = {name: document["tasks"][name] for name in plan.suite.tasks if name in document["tasks"]}
     document["arms"] = {name: document["arms"][name] for name in plan.suite.arms if name in document["arms"]}
     write_json(folder / "suite.json", document)

@@ -6,17 +6,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from harness.errors import UserError, did_you_mean
-from harness.recipe import STRICT, Recipe
+from harness.recipe import Recipe
+from harness.schema import STRICT, validated
 
 SUITES = Path(__file__).parent / "suites"
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Match(BaseModel):
@@ -242,33 +241,6 @@ def deep_merge(base: dict[str, Any], over: Mapping[str, Any], replace: tuple[str
         else:
             merged[key] = value
     return merged
-
-
-def validated(schema: type[M], raw: Any, where: str, prefix: str = "") -> M:
-    """`raw` checked against the schema. UserError names the place, the key, and the nearest valid key."""
-    try:
-        return schema.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join([prefix, *map(str, problem["loc"])] if prefix else map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key{did_you_mean(str(problem['loc'][-1]), _fields_at(schema, problem['loc'][:-1]))}"
-        raise UserError(f"{where}: {key + ': ' if key else ''}{message}") from None
-
-
-def _fields_at(schema: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that lies at a path below `schema`."""
-    current: Any = schema
-    for part in path:
-        fields = getattr(current, "model_fields", {})
-        annotation = fields[part].annotation if part in fields else None
-        if annotation is not None:
-            current = annotation
-            for inner in getattr(annotation, "__args__", ()):
-                if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    current = inner
-    return list(getattr(current, "model_fields", {}))
 
 
 SMOKE: dict[str, Any] = {

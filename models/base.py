@@ -5,17 +5,17 @@ A plain transformer is a model of one segment. Every trainable arm goes through 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from harness.errors import UserError, did_you_mean
 from harness.registry import Registry
+from harness.schema import STRICT, validated
 from tasks.base import Batch, Task
 
 State = dict[str, Tensor]
@@ -61,7 +61,7 @@ class Prediction:
 class ModelConfig(BaseModel):
     """Width and blocks, common to all families built of the HRM paper's block. Families add their own fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
 
     hidden: int = Field(512, ge=1, description="width")
     heads: int = Field(8, ge=1, description="attention heads; the head size is hidden / heads")
@@ -160,13 +160,7 @@ def resolve_config(name: str, config: dict[str, Any], preset: str | None = None)
             raise UserError(f'model {name}: unknown preset "{preset}"{did_you_mean(preset, PRESETS[name])}')
         values.update(PRESETS[name][preset])
     values.update(config)
-    try:
-        return cls.Config.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        hint = did_you_mean(key, cls.Config.model_fields) if problem["type"] == "extra_forbidden" else ""
-        raise UserError(f"model {name}: config{'.' + key if key else ''}: {problem['msg']}{hint}") from None
+    return validated(cls.Config, values, f"model {name}", "config")
 
 
 def create_model(

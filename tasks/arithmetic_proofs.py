@@ -15,8 +15,9 @@ the suite names, then b = ⌊(T − 1) / a⌋ and c = T − a·b, so c − 1 is 
 * `square`: a = ⌊√(T − 1)⌋. The factors are as equal as they get: b − a is 0, 1 or 2. Targets 10 to 899 have 432
   distinct (a, c), none on more than 3 targets. Hard: 0.2 M parameters were right on 3 % of held-out T after 2,500
   updates on 6,900 targets.
-* `short`: a = 4 where T's first digit is odd, 5 where it is even. Since 4 and 5 divide 100, no digit of b depends on
-  more than two digits of T, and the same model was right on 94 % of held-out T after 800 updates on 2,800 targets.
+* `short`: a = 4 where T's first digit is odd, 5 where it is even. Since 4 and 5 divide 100, a digit of b depends on two
+  digits of T − 1 and on whether the one above is odd; the same model was right on 94 % of held-out T after 800 updates
+  on 2,800 targets.
 
 (a, c) = (2, 1), the shortcut that one published system was said to have learned, is a label of neither for T ≥ 10:
 where it is written, the model has found it.

@@ -6,7 +6,6 @@ A task is a pydantic model: its fields are the settings a suite may change, chec
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 from pydantic import create_model as pydantic_create_model
 
-from harness.errors import BrokenData, MissingData, UserError, did_you_mean
+from harness.errors import BrokenData, MissingData
 from harness.registry import Registry
+from harness.schema import STRICT, validated
 
 PAD = 0
 """Token 0 pads inputs, and label 0 marks a position that no loss and no metric counts (as in the HRM paper's data)."""
@@ -160,7 +160,7 @@ class Task(BaseModel):
     Fields are settings: `max_length: int = Field(12, ge=1)`. A suite that names another key is refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
 
     # -- who it is ---------------------------------------------------------------------------------------------
     name: ClassVar[str] = ""  # set by register_task
@@ -315,12 +315,4 @@ def _with_defaults(cls: type[Task], preset: dict[str, Any]) -> type[Task]:
 
 def create_task(name: str, settings: dict[str, Any] | None = None) -> Task:
     """The task `name` with settings. Raises UserError naming the key for a setting it does not have."""
-    cls = TASKS.get(name)
-    try:
-        # through JSON, where a list may stand for a tuple while types stay strict otherwise
-        return cls.model_validate_json(json.dumps(settings or {}))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "settings"
-        hint = did_you_mean(key, cls.model_fields) if problem["type"] == "extra_forbidden" else ""
-        raise UserError(f"task {name}: settings.{key}: {problem['msg']}{hint}") from None
+    return validated(TASKS.get(name), settings or {}, f"task {name}", "settings")

@@ -208,13 +208,14 @@ def test_square_rule_has_the_stated_properties() -> None:
     assert len(pairs) == 432 and max(pairs.values()) == 3
 
 
-def test_short_rule_needs_two_digits_at_a_time() -> None:
-    """A digit of b is decided by a, T's digit above it and T's digit there: 4 and 5 divide 100."""
-    seen: dict[tuple[int, int, int], set[int]] = {}
+def test_short_rule_needs_two_digits_and_a_parity_at_a_time() -> None:
+    """A digit of b is decided by a, T − 1's digit there, the one above, and whether the next above is odd."""
+    seen: dict[tuple[int, ...], set[int]] = {}
     for target in range(1001, 9000):
         a, b, _ = decompose(target, "short")
-        above, here = divmod((target - 1) // 10 % 100, 10)
-        seen.setdefault((a, above, here), set()).add(b // 10 % 10)
+        for place in (1, 10):
+            three = (target - 1) // place % 1000
+            seen.setdefault((a, three // 100 % 2, three % 100), set()).add(b // place % 10)
     assert all(len(digits) == 1 for digits in seen.values())
 
 

@@ -51,8 +51,16 @@ def test_padding_stands_behind_the_bits_only() -> None:
 
 def test_no_string_stands_in_two_splits_even_when_all_strings_are_used() -> None:
     task, splits = build(max_length=8, train_examples=10_000, validation_examples=10_000, test_examples=10_000)
-    sets = [strings(task, part) for part in splits.values()]
-    assert sum(map(len, sets)) == len(set().union(*sets)) == sum(map(len, splits.values()))
+    sets = {name: strings(task, part) for name, part in splits.items()}
+    assert sum(map(len, sets.values())) == len(set().union(*sets.values()))
+    assert all(len(sets[name]) == len(part) for name, part in splits.items() if name != "train")  # train repeats some
+
+
+def test_training_rows_are_spread_evenly_over_the_lengths_and_short_strings_are_for_training_alone() -> None:
+    _, splits = build(train_examples=4000)
+    counts = np.unique(splits["train"].difficulty, return_counts=True)[1]
+    assert len(counts) == 12 and counts.max() - counts.min() <= 2
+    assert min(part.difficulty.min() for name, part in splits.items() if name != "train") > 5
 
 
 def test_a_strings_split_does_not_depend_on_other_settings_or_the_seed() -> None:
@@ -103,10 +111,10 @@ def test_seeds_draw_other_training_strings_where_more_exist_than_are_asked_for()
 
 
 def test_asking_for_more_than_exists_gives_what_exists() -> None:
-    task, splits = build(max_length=6, train_examples=100_000)
-    assert 0 < len(splits["train"]) <= 2**7 - 2
-    assert len(strings(task, splits["train"])) == len(splits["train"])
-    assert [note.split()[0] for note in task.notes(splits)] == ["train", "validation", "test"]
+    task, splits = build(max_length=6, validation_examples=5000, test_examples=5000)
+    assert 0 < len(splits["test"]) < 64
+    assert len(strings(task, splits["test"])) == len(splits["test"])
+    assert [note.split()[0] for note in task.notes(splits)] == ["validation", "test"]
     task, splits = build(train_examples=1001)
     assert task.notes(splits) == []
 

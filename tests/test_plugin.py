@@ -45,7 +45,7 @@ def test_the_documented_task_keeps_the_contract(example):
         splits = task.splits(0, DataFolder())
         task.check(splits)
         assert {"train", "validation", "test", "ood-longer"} == set(splits)
-        assert task.floor(splits) < 0.1
+        assert 0 < task.floor(splits) < 0.3  # a copy is right where first and last letter are the same
         batch = splits["train"].batch().map(lambda array: torch.from_numpy(np.asarray(array)).int())
         changed = task.augment(batch, CounterRandom(1, torch.arange(len(batch.inputs))))
         assert not torch.equal(changed.inputs, batch.inputs)

