@@ -14,8 +14,6 @@ from harness.schema import STRICT
 NUMERICS_VERSION = 1
 """Raised by a change of the code's arithmetic, so that older runs are not taken for the same."""
 
-ENGINE = "eager"
-
 
 class Cell(BaseModel):
     """What `run_cell` needs; nothing besides can change its numbers. Typed fields, never pickles or paths."""
@@ -46,7 +44,7 @@ class Cell(BaseModel):
     device: str  # kind: cpu or cuda
     precision: str
     threads: int
-    engine: str = ENGINE
+    engine: str = "eager"  # or compiled
     numerics_version: int = NUMERICS_VERSION
     flops_per_segment: float
     flops_per_update: float
@@ -55,6 +53,10 @@ class Cell(BaseModel):
     def id(self) -> str:
         """Twelve hex digits of the hash of the identity."""
         identity = self.model_dump(mode="json", exclude=set(self.NOT_IDENTITY))
+        for resolved in ("precision", "compile"):  # they stand in the cell's own fields
+            del identity["recipe"][resolved]
+        if self.updates is not None:  # so do a budget and a cap that come down to a number of updates
+            del identity["recipe"]["budget"], identity["recipe"]["max_updates"]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -144,22 +145,22 @@ def run(
     from harness.execution import local
     from harness.execution.progress import monitor
     from harness.report import html
-    from harness.results import describe
+    from harness.results import describe, locked
 
-    describe(plan, folder, command_line())
-    announce(plan)
-    number_of_jobs = number_of_jobs or local.default_jobs(plan)
-    outcome = local.run(
-        plan,
-        folder,
-        jobs=number_of_jobs,
-        monitor=monitor(),
-        retry_failed=retry_failed,
-        plugins=[str(path) for path in plugin or ()],
-        deadline=None if max_minutes is None else started + 60 * max_minutes,
-    )
-    collect(folder)
-    page = html.build(folder, reports)
+    with locked(folder):
+        describe(plan, folder, command_line())
+        announce(plan)
+        outcome = local.run(
+            plan,
+            folder,
+            jobs=number_of_jobs or local.default_jobs(plan),
+            monitor=monitor(),
+            retry_failed=retry_failed,
+            plugins=[str(path) for path in plugin or ()],
+            deadline=None if max_minutes is None else started + 60 * max_minutes,
+        )
+        collect(folder)
+        page = html.build(folder, reports)
     summarise(plan, outcome, time.monotonic() - started)
     finish(folder, page, outcome)
     if outcome.failed:
@@ -313,7 +314,7 @@ def read(
 
     if precision is not None and precision not in PRECISIONS:
         raise UserError(f'--precision: unknown precision "{precision}"{did_you_mean(precision, PRECISIONS)}')
-    if device is not None and device not in DEVICES and not device.startswith("cuda:"):
+    if device is not None and device not in DEVICES:
         raise UserError(f'--device: unknown device "{device}"{did_you_mean(device, DEVICES)}')
     load_plugins(plugin, models=False)
     document, label = suites.read_suite(suite)
@@ -413,7 +414,8 @@ def say(text: str) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # whoever read the output has seen enough
+        print(json.dumps(document, ensure_ascii=False), flush=True)
 
 
 def command_line() -> str:
@@ -437,8 +439,6 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         say("stopped")
         return 130
-    except BrokenPipeError:
-        return 0
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             say(f"error: {error.format_message()}")

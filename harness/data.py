@@ -30,6 +30,7 @@ class DataSet:
     floor: float
     notes: tuple[str, ...]
     sizes: dict[str, int]  # examples per split
+    facts: dict[str, tuple[int, ...]]  # shape of each fact of one example
 
     def load(self) -> Splits:
         return load_splits(self.path)
@@ -40,30 +41,41 @@ def prepare(task: Task, seed: int, data: DataFolder, store: Path) -> DataSet:
 
     Raises MissingData or BrokenData as the task does.
     """
-    index = store / "index" / f"{_build_key(task, seed)}.json"
-    if not task.real_data and index.is_file():
-        known = _described(store, read_json(index)["digest"])
-        if known is not None:
+    description = store / "index" / f"{_build_key(task, seed)}.json"
+    if not task.real_data and description.is_file():
+        known = _described(store, description)
+        if known.path.is_file():
             return known
     splits = task.splits(seed, data)
-    task.check(splits)
+    task.check(splits, _canonical_keys)
     digest = splits_digest(splits)
-    known = _described(store, digest)
-    if known is None:
-        write_atomically(store / f"{digest}.npz", lambda file: np.savez(file, allow_pickle=False, **_flat(splits)))
-        write_json(
-            store / f"{digest}.json",
-            {
-                "floor": task.floor(splits),
-                "notes": task.notes(splits),
-                "sizes": {name: len(part) for name, part in splits.items()},
-            },
-        )
-        known = _described(store, digest)
-        assert known is not None
-    if not task.real_data:
-        write_json(index, {"digest": digest, "task": task.name, "seed": seed})
-    return known
+    path = store / f"{digest}.npz"
+    if not path.is_file():
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **_flat(splits)))
+    write_json(
+        description,
+        {
+            "task": task.name,
+            "seed": seed,
+            "digest": digest,
+            "floor": task.floor(splits),
+            "notes": task.notes(splits),
+            "sizes": {name: len(part) for name, part in splits.items()},
+            "facts": {name: list(value.shape[1:]) for name, value in splits["train"].facts.items()},
+        },
+    )
+    return _described(store, description)
+
+
+_KEYS: dict[str, frozenset[bytes]] = {}
+
+
+def _canonical_keys(task: Task, part: Examples) -> frozenset[bytes]:
+    """The canonical keys of a split, found once per process: test and validation are the same for every seed."""
+    known = f"{task.name} {task.model_dump_json()} {part.digest()}"
+    if known not in _KEYS:
+        _KEYS[known] = task.canonical_keys(part)
+    return _KEYS[known]
 
 
 def splits_digest(splits: Splits) -> str:
@@ -99,12 +111,16 @@ def _flat(splits: Splits) -> dict[str, np.ndarray]:
     return flat
 
 
-def _described(store: Path, digest: str) -> DataSet | None:
-    path, description = store / f"{digest}.npz", store / f"{digest}.json"
-    if not (path.is_file() and description.is_file()):
-        return None
+def _described(store: Path, description: Path) -> DataSet:
     known = read_json(description)
-    return DataSet(path, digest, known["floor"], tuple(known["notes"]), known["sizes"])
+    return DataSet(
+        path=store / f"{known['digest']}.npz",
+        digest=known["digest"],
+        floor=known["floor"],
+        notes=tuple(known["notes"]),
+        sizes=known["sizes"],
+        facts={name: tuple(shape) for name, shape in known["facts"].items()},
+    )
 
 
 def _build_key(task: Task, seed: int) -> str:

@@ -154,8 +154,7 @@ def probe(plan: Plan, task: TaskPlan, arm: ResolvedArm) -> float:
     tokens = torch.ones((rows, shape.sequence_length), dtype=torch.int32, device=device)
     labels = torch.ones((rows, shape.answer_length), dtype=torch.int32, device=device)
     facts = {
-        name: torch.zeros((rows, *value.shape[1:]), dtype=torch.int64, device=device)
-        for name, value in task.data[0].load()["train"].facts.items()
+        name: torch.zeros((rows, *size), dtype=torch.int64, device=device) for name, size in task.data[0].facts.items()
     }
     batch = Batch(tokens, labels, torch.zeros(rows, dtype=torch.int32, device=device), facts)
     steps = torch.ones(rows, dtype=torch.int32, device=device)

@@ -105,7 +105,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
     return plan
 
 
-_ABSENT = DataSet(Path(), "absent", float("nan"), (), {})
+_ABSENT = DataSet(Path(), "absent", float("nan"), (), {}, {})
 
 
 def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision: str) -> dict[str, ResolvedArm]:
@@ -159,17 +159,18 @@ def _updates(
 ) -> int | None:
     """Updates of the run, where the budget fixes them: directly, or through FLOPs per update."""
     budget = recipe.budget
+    if arm.match is not None and arm.match.rule == "train_flops":
+        reference = resolved[arm.match.to]
+        if reference.updates is None:
+            raise UserError(f"{where}.match.rule: train_flops needs a budget in updates or train_flops")
+        # the reference's cap on updates is in its number already; a second cap here would undo the match
+        return max(1, round(reference.updates * reference.cost.flops_per_update / cost.flops_per_update))
     if budget.updates is not None:
         updates: int | None = budget.updates
     elif budget.train_flops is not None:
         updates = max(1, int(budget.train_flops // cost.flops_per_update))
     else:
         updates = None
-    if arm.match is not None and arm.match.rule == "train_flops":
-        reference = resolved[arm.match.to]
-        if reference.updates is None:
-            raise UserError(f"{where}.match.rule: train_flops needs a budget in updates or train_flops")
-        updates = max(1, round(reference.updates * reference.cost.flops_per_update / cost.flops_per_update))
     return updates if updates is None or recipe.max_updates is None else min(updates, recipe.max_updates)
 
 
@@ -202,9 +203,16 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         match_rule=match.rule if match else None,
         match_error=arm.match_error,
         seed=seed,
-        device=plan.device.value.split(":")[0],
+        device=plan.device.value,
         precision=plan.precision[task_plan.name].value,
         threads=plan.suite.threads,
+        engine=engine(task_plan.recipe, plan.device.value),
         flops_per_segment=arm.cost.flops_per_segment,
         flops_per_update=arm.cost.flops_per_update,
     )
+
+
+def engine(recipe: Recipe, device: str) -> str:
+    """How the model runs: compiled where the recipe says so, by default on CUDA only."""
+    compiled = device == "cuda" if recipe.compile == "auto" else recipe.compile
+    return "compiled" if compiled else "eager"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from harness.schema import STRICT
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(BaseModel):
@@ -16,7 +18,7 @@ class OptimizerSettings(BaseModel):
     name: Literal["adamw", "adam_atan2"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.1, ge=0, description="decoupled, on every dense parameter, as published")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
 
 
 class PuzzleOptimizerSettings(BaseModel):
@@ -61,6 +63,13 @@ class Loop(BaseModel):
     exploration: float = Field(0.1, ge=0, le=1, description="probability of a random minimum number of segments")
     halting_weight: float = Field(0.5, ge=0, description="weight of the halting losses")
 
+    @model_validator(mode="after")
+    def _whole_rollouts(self) -> Loop:
+        if self.segments % self.rollout:
+            # rows are refilled between rollouts only, so one could run past its last segment
+            raise ValueError(f"segments {self.segments} must be a multiple of rollout {self.rollout}")
+        return self
+
 
 ONE_PASS = Loop(segments=1, halting="none", exploration=0.0)
 
@@ -97,7 +106,9 @@ class EvaluationSettings(BaseModel):
     points: int = Field(8, ge=1, description="evaluation points on validation, evenly spaced over the budget")
     validation_examples: int | None = Field(512, ge=1, description="null: all")
     test_examples: int | None = Field(None, ge=1, description="null: all")
-    segments: tuple[int, ...] = Field((1, 2, 4, 8, 16), description="depths of depth.csv; may exceed the trained one")
+    segments: tuple[PositiveInt, ...] = Field(
+        (1, 2, 4, 8, 16), min_length=1, description="depths of depth.csv; may exceed the trained one"
+    )
     batch_size: int = Field(256, ge=1)
 
 
@@ -117,5 +128,5 @@ class Recipe(BaseModel):
     augmentation: bool = True
     drop_unused: bool = Field(False, description="drop fresh rows whose place is taken, as the published code does")
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    compile: bool = Field(False, description="torch.compile the model")
+    compile: bool | Literal["auto"] = Field("auto", description="torch.compile the model; auto: on CUDA only")
     evaluation: EvaluationSettings = EvaluationSettings()

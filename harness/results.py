@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import tables
-from harness.cell import Cell
+from harness.cell import NUMERICS_VERSION, Cell
 from harness.errors import UserError
 from harness.files import read_json, write_json
-from harness.plan import Plan, TaskPlan
+from harness.plan import Plan, TaskPlan, engine
 from harness.record import provenance
 from harness.suite import Suite
+from harness.training.device import choose_precision
 from models.base import MODELS
+from tasks.base import TASKS
 
 
 def check_writable(folder: Path) -> None:
@@ -55,13 +60,15 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     document = suite_document(plan, command)
     cells = _planned_cells(plan)
     known = _earlier(folder)
+    marks = {task: fingerprint(plan.suite, task, plan.device.value) for task in plan.suite.tasks}
     mine = {(cell["task"], cell["arm"], cell["seed"]) for cell in cells}
     kept = [
         cell
         for cell in known["cells"]
         if (cell["task"], cell["arm"], cell["seed"]) not in mine
-        and known["tasks"].get(cell["task"], {}).get("fingerprint") == fingerprint(plan.suite, cell["task"])
+        and known["tasks"].get(cell["task"], {}).get("fingerprint") == marks.get(cell["task"], "")
         and (folder / cell["run_folder"] / "record.json").is_file()
+        and _same_data(plan, cell, read_json(folder / cell["run_folder"] / "record.json"))
     ]
     for cell in kept:
         task, arm = cell["task"], cell["arm"]
@@ -87,15 +94,39 @@ def _earlier(folder: Path) -> dict[str, Any]:
     return {"tasks": document["tasks"], "arms": document["arms"], "cells": read_json(folder / "cells.json")}
 
 
-def fingerprint(suite: Suite, task: str) -> str | None:
-    """Hash of all that the suite says of how a task is run, but for which arms and seeds; None for an unknown task."""
-    if task not in suite.tasks:
-        return None
-    entry = suite.tasks[task].model_dump(mode="json", include={"task", "settings", "overrides"})
-    recipe = suite.recipe_of(task).model_dump(mode="json")
-    arms = {name: suite.arms[name].model_dump(mode="json", exclude={"summary"}) for name in suite.arms_of(task)}
-    said = json.dumps([entry, recipe, arms, suite.device, suite.threads], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+def fingerprint(suite: Suite, name: str, device: str) -> str:
+    """Hash of all that decides how a suite runs a task here, but for which arms and seeds, and for the data."""
+    entry = suite.tasks[name]
+    recipe = suite.recipe_of(name)
+    parts = [
+        entry.model_dump(mode="json", include={"task", "settings", "overrides"}),
+        recipe.model_dump(mode="json"),
+        {arm: suite.arms[arm].model_dump(mode="json", exclude={"summary"}) for arm in suite.arms_of(name)},
+        TASKS.get(entry.task or name).version,
+        [device, choose_precision(recipe.precision, device).value, engine(recipe, device), suite.threads],
+        NUMERICS_VERSION,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _same_data(plan: Plan, cell: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether an earlier run saw the data that this plan has for its task and seed, as far as the plan has any."""
+    planned = plan.tasks[cell["task"]].data.get(cell["seed"]) if cell["task"] in plan.tasks else None
+    return planned is None or record["data_hash"] == planned.digest
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the results folder for one command; another one at the same time is refused, not mixed in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"results folder {folder}: another command is at work in it; wait for it, or choose --results"
+            ) from None
+        yield
 
 
 def _planned_cells(plan: Plan) -> list[dict[str, Any]]:
@@ -135,7 +166,8 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
             "seeds": len(planned.data),
             "primary": primary.model_dump(mode="json") if (primary := suite.tasks[name].primary) else None,
             "recipe": suite.tasks[name].recipe,
-            "fingerprint": fingerprint(suite, name),
+            "overrides": {arm: own.model_dump() for arm, own in suite.tasks[name].overrides.items()},
+            "fingerprint": fingerprint(suite, name, plan.device.value),
         }
         for name, planned in plan.tasks.items()
     }

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import UserError, did_you_mean
 
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
-"""Settings: immutable, no unknown keys, no silent conversion."""
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+"""Settings: immutable, no unknown keys, no silent conversion, no infinite numbers."""
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -105,6 +105,8 @@ class Suite(BaseModel):
                 if self.arms[arm.match.to].match is not None:
                     raise ValueError(f"arms.{name}.match.to: {arm.match.to} is itself matched; name its reference")
         for name, entry in self.tasks.items():
+            if len(set(entry.arms or ())) < len(entry.arms or ()):
+                raise ValueError(f"tasks.{name}.arms: an arm is named twice")
             for group, used in (
                 ("arms", entry.arms or ()),
                 ("primary.arms", entry.primary.arms if entry.primary else ()),
@@ -115,7 +117,19 @@ class Suite(BaseModel):
                         raise ValueError(
                             f'tasks.{name}.{group}: no arm "{arm_name}"{did_you_mean(arm_name, self.arms)}'
                         )
+            if entry.primary is not None:
+                self._check_primary(name, entry.primary)
         return self
+
+    def _check_primary(self, task: str, primary: Primary) -> None:
+        """A verdict needs two arms of the task of which one is matched to the other, or both to a third."""
+        where = f"tasks.{task}.primary.arms"
+        first, second = primary.arms
+        if first == second or not {first, second} <= set(self.arms_of(task)):
+            raise ValueError(f"{where}: name two different arms of the task")
+        sizes = {name if (match := self.arms[name].match) is None else match.to for name in primary.arms}
+        if len(sizes) > 1:
+            raise ValueError(f"{where}: {first} and {second} are not matched; give one of them match: {{to, rule}}")
 
     def arms_of(self, task: str) -> tuple[str, ...]:
         return self.tasks[task].arms or tuple(self.arms)
@@ -132,6 +146,8 @@ class SuiteLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f'the key "{key.value}" is given twice', problem_mark=key.start_mark)
             seen.add(key.value)
@@ -170,7 +186,26 @@ def read_suite(name_or_file: str) -> tuple[dict[str, Any], str]:
         raise UserError(f"suite file {label}{where}: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(document, dict):
         raise UserError(f"suite file {label}: a suite is a mapping with the keys name, arms and tasks")
+    _check_outline(document, label)
     return document, label
+
+
+def _check_outline(document: dict[str, Any], label: str) -> None:
+    """What everything that touches a document before the schema does relies on."""
+    if not isinstance(document.get("name"), str):
+        raise UserError(f"suite file {label}: name: a suite needs a name, as text")
+    for key in ("recipe", "arms", "tasks"):
+        value = document.get(key)
+        if value is None and key == "recipe":
+            continue
+        if not isinstance(value, dict):
+            raise UserError(f"suite file {label}: {key}: must be a mapping")
+        for name, entry in value.items() if key != "recipe" else ():
+            if not isinstance(entry, dict):
+                raise UserError(f"suite file {label}: {key}.{name}: must be a mapping (an empty one is {{}})")
+            for inner in ("recipe", "match"):
+                if not isinstance(entry.get(inner, {}), dict | None):
+                    raise UserError(f"suite file {label}: {key}.{name}.{inner}: must be a mapping")
 
 
 def load_suite(document: Mapping[str, Any], label: str, assignments: Iterable[str] = ()) -> Suite:

@@ -7,8 +7,6 @@ the rows, bit 2 the columns (of the grid as it was).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tasks.base import PAD, Array
@@ -58,7 +56,7 @@ def turn(canvas: Array, shape: Array, turns: Array, order: Array) -> tuple[Array
     turns = turns[:, None, None]
     swap, flip_rows, flip_columns = turns & 1, (turns >> 1) & 1, (turns >> 2) & 1
     old_height, old_width = shape[:, 0, None, None], shape[:, 1, None, None]
-    new_shape = shape + swap[:, :, 0] * (shape[:, [1, 0]] - shape)
+    new_shape = shape + swap[:, :, 0] * (_flipped(shape) - shape)
     height, width = new_shape[:, 0, None, None], new_shape[:, 1, None, None]
 
     row, column = i + swap * (j - i), j + swap * (i - j)
@@ -114,7 +112,15 @@ def _scramble(x: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def _like(values: Any, array: Array) -> Array:
-    """Whole numbers as an array of the same library and device."""
-    values = list(values)
-    return array.new_tensor(values) if hasattr(array, "new_tensor") else np.array(values, np.int64)
+def _like(values: range, array: Array) -> Array:
+    """Consecutive whole numbers as int64 of the same library, made on the array's own device: no copy from the host."""
+    if isinstance(array, np.ndarray):
+        return np.arange(values.start, values.stop)
+    import torch
+
+    return torch.arange(values.start, values.stop, device=array.device)
+
+
+def _flipped(shape: Array) -> Array:
+    """[B, 2] with its columns exchanged, without an index array."""
+    return shape[:, ::-1] if isinstance(shape, np.ndarray) else shape.flip(-1)

@@ -261,10 +261,15 @@ class Task(BaseModel):
         """Sentences about the data for the report: classes per split, rows left out and why."""
         return []
 
-    def check(self, splits: Splits) -> None:
+    def canonical_keys(self, examples: Examples) -> frozenset[bytes]:
+        """The canonical forms of a split as a set."""
+        return frozenset(np.ascontiguousarray(row).tobytes() for row in self.canonical(examples))
+
+    def check(self, splits: Splits, keys_of: Callable[[Task, Examples], frozenset[bytes]] | None = None) -> None:
         """Refuse data that would make a verdict worthless: empty splits, labels judged wrong, leaks between splits.
 
-        Splits must be pairwise disjoint up to the task's symmetries, but for those declared `in_sample`.
+        Splits must be pairwise disjoint up to the task's symmetries, but for those declared `in_sample`. `keys_of`
+        replaces `canonical_keys`, for callers that remember what it gave.
         """
         for name in ("train", "validation", "test"):
             if len(splits.get(name, ())) == 0:
@@ -274,15 +279,12 @@ class Task(BaseModel):
             if not right.all():
                 row = int(np.flatnonzero(~right)[0])
                 raise BrokenData(f"task {self.name}: split {name}, row {row}: the label is not a right answer")
-        keys = {name: _row_keys(self.canonical(part)) for name, part in splits.items() if name not in self.in_sample}
+        find = keys_of or type(self).canonical_keys
+        keys = {name: find(self, part) for name, part in splits.items() if name not in self.in_sample}
         for a, b in combinations(keys, 2):
-            shared = len(set(keys[a]) & set(keys[b]))
+            shared = len(keys[a] & keys[b])
             if shared:
                 raise BrokenData(f"task {self.name}: {shared} examples stand in both {a} and {b}, up to symmetry")
-
-
-def _row_keys(rows: np.ndarray) -> list[bytes]:
-    return [np.ascontiguousarray(row).tobytes() for row in rows]
 
 
 TASKS: Registry[type[Task]] = Registry("task")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from toys import Shifted, cell, trainer
 from harness import cli, data, tables
 from harness.evaluation.evaluate import evaluate, limited
 from harness.files import read_json
+from harness.recipe import Loop
 from harness.training import runner
 from harness.training.trainer import Diverged
 from tasks.base import TASKS, DataFolder
@@ -81,7 +83,7 @@ def test_the_same_command_again_starts_nothing_and_changes_nothing(finished, mon
 
 
 def test_another_run_with_other_jobs_gives_the_same_tables(finished, tmp_path):
-    assert run(tmp_path, "--jobs", "1") == 0
+    assert run(tmp_path, "--jobs", "3") == 0
     ours, theirs = every_table(tmp_path), every_table(finished)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -162,8 +164,12 @@ def test_a_worker_that_is_killed_is_recorded_and_replaced(tmp_path, capsys):
     }
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_same_tables(tmp_path):
-    """Stopped in the middle of a cell, then continued: the tables equal those of a run that was never stopped."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_same_tables(tmp_path, number):
+    """Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group in the middle of a cell; then the run goes on.
+
+    Its tables equal those of a run that was never stopped.
+    """
     (tmp_path / "stopped").mkdir()
     (tmp_path / "whole").mkdir()
     extra = [
@@ -180,12 +186,14 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_same_tab
         *(sys.executable, "run_benchmarks.py", "--suite", str(suite_file(tmp_path / "stopped"))),
         *("--results", str(tmp_path / "stopped/results"), "--reports", str(tmp_path / "stopped/reports"), *extra),
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "stopped/results").rglob("log.txt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert list((tmp_path / "stopped/results").rglob("checkpoint.pt")), err
@@ -243,6 +251,7 @@ def test_every_field_of_the_identity_changes_the_id():
         {"numerics_version": 99},
         {"recipe": {"loss": "softmax"}},
         {"recipe": {"evaluation": {"points": 3}}},
+        {"engine": "compiled"},
         {"loop": {"exploration": 0.2}},
         {"config": {**base.config, "hidden": 32}},
     ):
@@ -256,6 +265,113 @@ def test_a_loss_that_is_not_finite_stops_the_run():
         t.model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(Diverged, match="not finite between updates 1 and 1"):
         t.advance()
+
+
+@pytest.mark.parametrize("model", ["hrm", "transformer"])
+def test_looking_at_the_device_seldom_changes_no_number(monkeypatch, model):
+    """On CUDA the host looks every 50 updates; the same run on CPU with either rhythm gives the same weights."""
+    from harness.training import trainer as training
+
+    weights = []
+    for every in (1, 50):
+        monkeypatch.setitem(training.SYNC_UPDATES, "cpu", every)
+        t = trainer(cell(model, model, updates=23))
+        while not t.finished:
+            t.advance()
+        assert t.updates == 23
+        weights.append(t.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(("recipe", "updates"), [({"budget": {"examples": 100}}, 13), ({"max_updates": 2}, 2)])
+def test_no_budget_is_overrun_where_the_host_looks_seldom(monkeypatch, recipe, updates):
+    from harness.training import trainer as training
+
+    monkeypatch.setitem(training.SYNC_UPDATES, "cpu", 50)
+    recipe = {"budget": {"examples": 10_000}, **recipe}
+    t = trainer(cell("transformer", "transformer", updates=None, recipe=recipe))
+    while not t.finished:
+        t.advance()
+    assert t.updates == updates
+
+
+@pytest.mark.parametrize("model", ["hrm", "transformer"])
+def test_bfloat16_trains_and_evaluates_close_to_float32(model):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        t = trainer(cell(model, model, precision=precision, updates=20))
+        while not t.finished:
+            t.advance()
+        losses[precision] = t.window().loss
+        part = Shifted().splits(0, DataFolder())["test"]
+        evaluate(t.model, t.task, t.cell.loop, part, segments=3, batch_size=8)
+        assert all(p.dtype == torch.float32 for p in t.model.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_process_is_compiled_and_learns_as_the_eager_one_does():
+    """torch gives up compiling silently after eight variants of a function; a worker runs many cells."""
+    import shutil
+
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("torch.compile needs a C compiler on CPU")
+    for seed in range(4):
+        losses = []
+        for engine in ("eager", "compiled"):
+            t = trainer(cell(seed=seed, engine=engine, updates=4))
+            while not t.finished:
+                t.advance()
+            losses.append(t.window().loss)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_rollout_must_divide_the_segments():
+    with pytest.raises(ValueError, match="multiple of rollout"):
+        Loop(segments=4, rollout=3)
+
+
+def test_a_raised_task_version_or_other_code_renews_floor_and_notes(tmp_path, monkeypatch):
+    assert data.prepare(Shifted(), 0, DataFolder(), tmp_path).floor < 0.1
+    monkeypatch.setattr(Shifted, "floor", lambda self, splits: 0.5)
+    assert data.prepare(Shifted(), 0, DataFolder(), tmp_path).floor < 0.1, "generated data are kept"
+    monkeypatch.setattr(Shifted, "version", 2)
+    assert data.prepare(Shifted(), 0, DataFolder(), tmp_path).floor == 0.5
+
+
+def test_two_commands_at_once_in_one_results_folder_are_refused(tmp_path, capsys):
+    from harness.results import locked
+
+    with locked(tmp_path / "results/toy"):
+        assert run(tmp_path) == 2
+    assert "another command is at work" in capsys.readouterr().err
+    assert run(tmp_path, "--arms", "transformer", "--seeds", "1") == 0
+
+
+def test_a_cap_on_updates_keeps_the_match_of_training_flops():
+    import tasks.base
+    from harness import suite as suites
+    from harness.plan import make_plan
+
+    document, label = suites.read_suite("tiny")
+    suite = suites.load_suite(suites.with_recipe(document, {"max_updates": 30}), label)
+    from harness.plan import Selection
+
+    arms = (
+        make_plan(suite, tasks.base.DataFolder(), ROOT / "results/none", Selection(["parity"], seeds=1))
+        .tasks["parity"]
+        .arms
+    )
+    hrm, matched = arms["hrm"], arms["transformer-flops"]
+    assert hrm.updates == 30
+    assert matched.updates * matched.cost.flops_per_update == pytest.approx(30 * hrm.cost.flops_per_update, rel=0.01)
+
+
+def test_a_cap_above_the_budget_and_a_resolved_precision_do_not_change_the_id():
+    assert cell(recipe={"max_updates": 10**6}).id == cell().id
+    assert cell(recipe={"precision": "float32"}).id == cell().id
+    assert cell(updates=None, recipe={"max_updates": 10**6}).id != cell(updates=None).id
 
 
 def test_the_validation_point_kept_is_the_best_one_and_test_is_scored_with_its_weights(tmp_path, toy_task):

@@ -15,7 +15,9 @@ VALID = {
         "hrm": {"model": "hrm", "config": {"hidden": 32, "heads": 2}},
         "transformer": {"model": "transformer", "match": {"to": "hrm", "rule": "params"}},
     },
-    "tasks": {"parity": {"seeds": 3, "recipe": {"budget": {"examples": 500}}}},
+    "tasks": {
+        "parity": {"seeds": 3, "primary": {"arms": ["hrm", "transformer"]}, "recipe": {"budget": {"examples": 500}}}
+    },
 }
 
 
@@ -48,6 +50,13 @@ def changed(path: str, value):
         ("tasks/parity/recipe", {"loss": "hinge"}, r"tasks\.parity\.recipe\.loss"),
         ("tasks/parity/recipe", {"los": "softmax"}, r'tasks\.parity\.recipe\.los: unknown key \(did you mean "loss"'),
         ("name", "a/b", r"name"),
+        ("recipe/evaluation", {"segments": [0, 1]}, r"recipe\.evaluation\.segments"),
+        ("recipe/evaluation", {"segments": []}, r"recipe\.evaluation\.segments"),
+        ("recipe/optimizer", {"betas": [0.9, 1.5]}, r"recipe\.optimizer\.betas"),
+        ("recipe/optimizer", {"learning_rate": float("inf")}, r"recipe\.optimizer\.learning_rate"),
+        ("tasks/parity/arms", ["hrm", "hrm"], r"tasks\.parity\.arms: an arm is named twice"),
+        ("tasks/parity/primary", {"arms": ["hrm", "hrm"]}, r"two different arms of the task"),
+        ("arms/transformer", {"model": "transformer"}, r"hrm and transformer are not matched"),
     ],
 )
 def test_a_bad_key_or_value_is_named(path, value, message):
@@ -67,6 +76,12 @@ def test_the_error_names_the_file():
         ("name: a\nname: b\n", r'bad\.yaml, line 2: the key "name" is given twice'),
         ("- a\n- b\n", r"bad\.yaml: a suite is a mapping"),
         ("", r"bad\.yaml: a suite is a mapping"),
+        ("name: [tiny]\n", r"bad\.yaml: name: a suite needs a name"),
+        ("name: a\nrecipe: [1]\narms: {}\ntasks: {}\n", r"bad\.yaml: recipe: must be a mapping"),
+        ("name: a\narms: [x]\ntasks: {}\n", r"bad\.yaml: arms: must be a mapping"),
+        ("name: a\narms: {x: 3}\ntasks: {}\n", r"bad\.yaml: arms\.x: must be a mapping"),
+        ("name: a\narms: {}\ntasks: {x: {recipe: 3}}\n", r"bad\.yaml: tasks\.x\.recipe: must be a mapping"),
+        ("name: a\n? [1, 2]\n: 3\n", r"bad\.yaml, line 2: a key must be plain text"),
     ],
 )
 def test_a_malformed_file_is_named_with_the_line(tmp_path, text, message):

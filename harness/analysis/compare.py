@@ -148,7 +148,8 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
     (a, b), split = pair.arms, pair.split
     column = COLUMN[pair.metric, pair.stopping]
     scored = [answers.scores.get((split, arm, column), {}) for arm in (a, b)]
-    seeds = sorted(set(scored[0]) & set(scored[1]))
+    both = sorted(set(scored[0]) & set(scored[1]))
+    seeds = [seed for seed in both if _alike(runs, (a, b), seed)]
     row: Row = {
         "task": task,
         "split": split,
@@ -167,6 +168,8 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
         "cells": " ".join(answers.cells[arm, seed] for arm in (a, b) for seed in seeds),
     }
     row["_missing"] = _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
+    if len(seeds) < len(both):
+        row["_missing"] += f"; {len(both) - len(seeds)} left out, since the two arms ran under other conditions"
     row["_contrast"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
@@ -185,6 +188,16 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
         }
         row["_contrast"] = _no_contrast(floor_of(runs) if split == "test" else None, left, right)
     return row
+
+
+CONDITIONS = ("data_hash", "task_version", "precision", "device", "numerics_version")
+"""What two runs must have in common to be paired."""
+
+
+def _alike(runs: Sequence[Row], arms: tuple[str, str], seed: int) -> bool:
+    """Whether both arms' runs of a seed saw the same data, in the same arithmetic on the same kind of device."""
+    pair = [run for run in runs if run["arm"] in arms and run["seed"] == seed and run["status"] == "finished"]
+    return len({tuple(run[key] for key in CONDITIONS) for run in pair}) == 1
 
 
 def _no_contrast(floor: float | None, left: np.ndarray, right: np.ndarray) -> str | None:

@@ -61,6 +61,7 @@ class SuiteTask(_Part):
     seeds: int
     primary: Primary | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
+    overrides: dict[str, Any] = Field(default_factory=dict)  # settings that an arm has on this task alone
 
 
 class Suite(_Part):

@@ -15,22 +15,20 @@ from harness import tables
 from harness.cell import Cell
 from harness.evaluation.evaluate import Evaluation
 from harness.files import write_atomically
-from tasks.base import Examples, Task
+from tasks.base import Examples
 
 
 def write_run_tables(
     folder: Path,
     cell: Cell,
-    task: Task,
     curves: list[dict[str, Any]],
     scored: Mapping[str, Examples],
     evaluations: Mapping[str, Evaluation],
 ) -> None:
     """curves, depth, halting, metrics and examples of one cell."""
     key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
-    best = max(range(len(curves)), key=lambda i: (curves[i]["validation_exact"], curves[i]["validation_token"], i))
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES}
-    rows["curves"] = [key | point | {"selected": i == best} for i, point in enumerate(curves)]
+    rows["curves"] = [key | point for point in curves]
     for split, result in evaluations.items():
         examples = scored[split]
         rows["depth"] += [key | {"split": split} | row for row in _depth(cell, result)]

@@ -1,4 +1,4 @@
-"""Cells onto local worker processes, one per core (or GPU): hand out, watch, survive a worker's death, stop cleanly.
+"""Cells onto local worker processes: hand out, watch, survive a worker's death, stop cleanly.
 
 Parent to worker: (cell JSON, run folder, DataSet) · "stop" (leave a checkpoint) · None (end).
 Worker to parent: ("progress", share, text) · ("done", status, reason).
@@ -6,6 +6,7 @@ Worker to parent: ("progress", share, text) · ("done", status, reason).
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -47,8 +48,8 @@ class Worker:
 
 
 def default_jobs(plan: Plan) -> int:
-    """One per GPU, or as many as the cores hold at the suite's threads per cell."""
-    if plan.device.value.startswith("cuda"):
+    """As many as the cores hold at the suite's threads per cell; one on a GPU."""
+    if plan.device.value == "cuda":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // plan.suite.threads)
@@ -127,7 +128,8 @@ class _Pool:
     def _give(self, w: Worker, cell: Cell) -> None:
         w.cell = cell
         data = self.plan.tasks[cell.task].data[cell.seed]
-        w.connection.send((cell.model_dump_json(), self.folder / cell.run_folder, data))
+        with contextlib.suppress(OSError):  # a worker that is dead already is heard of at the next look
+            w.connection.send((cell.model_dump_json(), self.folder / cell.run_folder, data))
         self.monitor.started(cell)
 
     def _hear(self, w: Worker, outcome: Outcome) -> None:
@@ -144,10 +146,15 @@ class _Pool:
             code = w.process.exitcode
             cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
             reason = f"the worker process died ({cause}); out of memory is the usual cause of SIGKILL"
+            w.connection.close()
+            if self.stopping:  # whoever stops the run may well have killed the worker, too
+                outcome.left += 1
+                w.cell = None
+                self.monitor.ended(cell, "interrupted", reason)
+                return
             write_unfinished(self.folder / cell.run_folder, cell, "failed", reason)
             outcome.failed.append((cell, reason))
             self.monitor.ended(cell, "failed", reason)
-            w.connection.close()
             self.workers[self.workers.index(w)] = self._hire()
         elif message[0] == "progress":
             self.monitor.progress(cell, message[1], message[2])
@@ -171,14 +178,16 @@ class _Pool:
         )
         for w in self.workers:
             if w.cell is not None:
-                w.connection.send("stop")
+                with contextlib.suppress(OSError):
+                    w.connection.send("stop")
 
     def _dismiss(self) -> None:
         for w in self.workers:
             if w.cell is None and w.process.is_alive():
-                w.connection.send(None)
+                with contextlib.suppress(OSError):
+                    w.connection.send(None)
             else:
-                w.process.terminate()
+                w.process.kill()  # workers ignore SIGTERM
         for w in self.workers:
             w.process.join(WORKER_STOP_SECONDS)
             if w.process.is_alive():

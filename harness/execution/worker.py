@@ -18,7 +18,8 @@ PROGRESS_SECONDS = 0.5
 
 def main(connection: Connection, plugins: tuple[str, ...]) -> None:
     """Serve cells from the connection until it is closed or says None. Messages are described in local.py."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGTERM):  # both may reach the whole process group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     import models
     import tasks
     from harness.registry import load_entry_points, load_plugin

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.analysis import compare
-from harness.analysis.results import Suite, Tables
+from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
 from harness.report.figures import Figure
 from harness.report.method import configuration_tables, how_measured, recipe_table
@@ -167,20 +167,34 @@ def _plus(share: float) -> str:
 # -- evidence --------------------------------------------------------------------------------------------------
 
 
+def _origin(info: SuiteTask) -> str:
+    """Where the data come from, and under which licence."""
+    return f"{info.source}; {info.licence}" if info.real_data else info.licence or info.source
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSection:
     info = tables.suite.tasks[answer.task]
     floor = select(tables.levels, task=answer.task, split="test")["floor"].dropna()
     level = f" ({numbers.percent(floor.iloc[0])} %)" if len(floor) else ""
-    kind = "real data" if info.real_data else "synthetic"
     facts = [
         ("Task", info.summary),
         ("Right means", info.exact_means),
         ("Floor", f"{info.floor_note}{level}" if info.floor_note or level else ""),
-        ("Data", ", ".join(part for part in (info.source or "source not stated", kind, info.licence) if part)),
+        ("Data", _origin(info)),
         ("Not held out", "; ".join(f"{split}: {reason}" for split, reason in info.in_sample.items())),
         ("Scaling", info.scaling),
         ("Settings", ", ".join(f"{k} = {v}" for k, v in info.settings.items())),
-        ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in info.recipe.items())),
+        ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.recipe))),
+        ("Arms of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.overrides))),
     ]
     shown = [_levels(tables, answer.task), _comparisons(tables, answer.task), _metrics(tables, answer.task)]
     return TaskSection(

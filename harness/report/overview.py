@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.compare import NO_VERDICT
 from harness.analysis.results import Tables
 from harness.report.figures import GREY, Figure, Look
-from harness.report.plots import percent_axis, select, si_axis, suite_looks, task_figures
+from harness.report.plots import percent_axis, select, si_axis, suite_looks, task_figures, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,40 +90,35 @@ def _costs(tables: Tables) -> Figure:
     every = suite_looks(tables)
     figure.arms = [look for arm, look in every.items() if arm in set(points["arm"])]
     figure.caption = (
-        "Exact accuracy on test (%) against FLOPs of one answer and against core parameters. "
-        "Points of one task are joined. Bar: 95 % interval over seeds and examples; none where there is one seed."
+        "Exact accuracy on test (%) against the FLOPs of one answer, task by task; beside each point, the arm's core "
+        "parameters. Bar: 95 % interval over seeds and examples; none where there is one seed."
     )
     named = ", ".join(dict.fromkeys(points["task"]))
-    figure.alt = f"Accuracy against FLOPs per answer and core parameters, for {named}."
-    figure.height = 3.3
-    axes_of = (("flops_per_answer", "FLOPs per answer (log scale)"), ("parameters_core", "core parameters (log scale)"))
-    figure.panels = [_cost_panel(points, every, column, label) for column, label in axes_of]
+    figure.alt = f"Accuracy against FLOPs per answer, with core parameters, for {named}."
+    figure.height = 2.9
+    figure.panels = [_cost_panel(str(task), own, every) for task, own in points.groupby("task", sort=False)]
     return figure
 
 
-def _cost_panel(points: pd.DataFrame, arms: dict[str, Look], column: str, label: str) -> Callable[[Axes], None]:
-    points = points[points[column] > 0]
-
+def _cost_panel(task: str, points: pd.DataFrame, arms: dict[str, Look]) -> Callable[[Axes], None]:
     def panel(axes: Axes) -> None:
-        names = []
-        for task, own in points.groupby("task", sort=False):
-            own = own.sort_values([column, "mean"])
-            axes.plot(own[column], 100 * own["mean"], color=GREY, linewidth=0.7, alpha=0.6, zorder=1)
-            names.append((str(task), float(own[column].iloc[-1]), 100 * float(own["mean"].iloc[-1])))
-            for row in own.itertuples():
-                look, mean = arms[str(row.arm)], 100 * row.mean
-                bars = None if np.isnan(row.low) else [[mean - 100 * row.low], [100 * row.high - mean]]
-                axes.errorbar([getattr(row, column)], [mean], bars, color=look.colour, marker=look.marker, capsize=2,
-                              elinewidth=1)  # fmt: skip
-        axes.set_xscale("log")
-        low, high = points[column].min(), points[column].max()
+        low, high = points["flops_per_answer"].min(), points["flops_per_answer"].max()
         room = max(high / low, 4.0)
-        axes.set_xlim(low / room**0.08, high * room**0.4)  # names stand right of the points
+        axes.set_xlim(low / room**0.15, high * room**0.3)  # parameters stand right of the points
         si_axis(axes, logarithmic=True)
-        percent_axis(axes, "test exact (%)", 100 * points["mean"].max())
-        axes.set_xlabel(label)
-        for (name, x, y), at in zip(names, _apart([y for _, _, y in names], 0.07 * axes.get_ylim()[1]), strict=True):
-            axes.annotate(name, (x, y), xytext=(x * room**0.05, at), fontsize=8, color=INK, va="center")
+        highest = points["high"].fillna(points["mean"]).max()
+        percent_axis(axes, "test exact (%)", 100 * highest)
+        for row in points.itertuples():
+            look, mean = arms[str(row.arm)], 100 * row.mean
+            bars = None if np.isnan(row.low) else [[mean - 100 * row.low], [100 * row.high - mean]]
+            axes.errorbar([row.flops_per_answer], [mean], bars, color=look.colour, marker=look.marker, capsize=2,
+                          elinewidth=1, clip_on=False)  # fmt: skip
+        apart = _apart([100 * value for value in points["mean"]], 0.07 * axes.get_ylim()[1])
+        for row, at in zip(points.itertuples(), apart, strict=True):
+            place = (row.flops_per_answer * room**0.04, at)
+            axes.annotate(tick(row.parameters_core), place, fontsize=8, color=arms[str(row.arm)].colour, va="center")
+        axes.set_title(task, fontsize=9, loc="left", color=INK)
+        axes.set_xlabel("FLOPs per answer (log scale)")
 
     return panel
 

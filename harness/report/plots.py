@@ -72,7 +72,9 @@ def si_axis(axes: Axes, *, logarithmic: bool) -> None:
 
 
 def tick(value: float) -> str:
-    """1,500,000 → `1.5M`."""
+    """1,500,000 → `1.5M`, 1,500 → `1,500`."""
+    if 100 <= abs(value) < 10_000:
+        return f"{value:,.0f}"
     power = max(0, min(len(PREFIXES) - 1, int(np.floor(np.log10(abs(value)) / 3 + 1e-9)))) if value else 0
     power = 0 if abs(value) < 10_000 else power
     return f"{value / 1000**power:.3g}{PREFIXES[power]}"

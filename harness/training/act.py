@@ -19,16 +19,12 @@ from tasks.base import Batch, Task
 
 @dataclass
 class Carry:
-    """What lives between updates: each row's state, data, segment count, and whether it is to be refilled.
-
-    positions [B] int64 are the rows' places in the example stream.
-    """
+    """What lives between updates: each row's state, data, segment count, and whether it is to be refilled."""
 
     state: State
     batch: Batch
     steps: Tensor  # [B] int32
     halted: Tensor  # [B] bool
-    positions: Tensor  # [B] int64
 
 
 @dataclass
@@ -122,7 +118,7 @@ def replace_rows(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(rows.view(-1, *([1] * (new.dim() - 1))), new, old)
 
 
-def refill(model: ReasoningModel, carry: Carry, fresh: Batch, positions: Tensor) -> Carry:
+def refill(model: ReasoningModel, carry: Carry, fresh: Batch) -> Carry:
     """Give halted rows their fresh example and the initial state; leave the others as they are."""
     rows = carry.halted
     batch = Batch(
@@ -137,7 +133,6 @@ def refill(model: ReasoningModel, carry: Carry, fresh: Batch, positions: Tensor)
         batch=batch,
         steps=carry.steps.masked_fill(rows, 0),
         halted=rows,
-        positions=torch.where(rows, positions, carry.positions),
     )
 
 
@@ -150,5 +145,4 @@ def first_carry(model: ReasoningModel, fresh: Batch) -> Carry:
         batch=fresh,
         steps=torch.zeros(B, dtype=torch.int32, device=device),
         halted=torch.ones(B, dtype=torch.bool, device=device),
-        positions=torch.zeros(B, dtype=torch.int64, device=device),
     )

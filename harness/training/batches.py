@@ -16,7 +16,7 @@ class DeviceData:
 
     def __init__(self, examples: Examples, device: torch.device) -> None:
         host = examples.batch()
-        self.ids = examples.ids
+        self.examples = examples
         self.batch = host.map(lambda array: _tensor(array).to(device))
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Feeder:
     @property
     def distinct(self) -> int:
         """Different examples trained on so far, before augmentation; equal rows count once. Synchronises."""
-        return len(np.unique(self.data.ids[self.uses.cpu().numpy() > 0]))
+        return len(np.unique(self.data.examples.ids[self.uses.cpu().numpy() > 0]))
 
     def resume(self, cursor: Tensor, uses: Tensor) -> None:
         """Go on where another feeder of the same stream stopped."""

@@ -23,7 +23,7 @@ def choose_device(wish: str) -> Choice:
     """`auto` takes CUDA where there is a GPU; UserError when `cuda` is asked for and there is none."""
     import torch
 
-    if wish not in DEVICES and not wish.startswith("cuda:"):
+    if wish not in DEVICES:  # one of several GPUs is chosen by CUDA_VISIBLE_DEVICES, as for every CUDA program
         raise UserError(f'unknown device "{wish}"{did_you_mean(wish, DEVICES)}')
     available = torch.cuda.is_available()
     if wish == "auto":

@@ -25,7 +25,7 @@ from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Task, create_task
 
 CHECKPOINT_SECONDS = 60.0
-"""Least time between two checkpoints; the last evaluation point before it is what a killed run loses at most."""
+"""Time between two checkpoints: what a killed run loses at most, and one update."""
 
 Report = Callable[[float, str], bool]
 """Called with (progress 0 to 1, a short text); returns False to ask the run to stop and leave a checkpoint."""
@@ -66,6 +66,8 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     notes = _resume(trainer, progress, folder, device)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
     train(trainer, progress, validation, folder, report)
+    if trainer.seconds > CHECKPOINT_SECONDS:
+        _save(trainer, progress, folder)  # a test of many examples may take long, too
 
     report(1.0, "test")
     trainer.model.load_state_dict(progress.best)
@@ -79,7 +81,8 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     progress.evaluation_seconds += time.perf_counter() - clock
 
     checkpoint.save_weights(folder, progress.best)
-    write_run_tables(folder, cell, task, progress.curves, scored, evaluations)
+    curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
+    write_run_tables(folder, cell, curves, scored, evaluations)
     record = _record(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
@@ -98,9 +101,9 @@ def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Pa
             _evaluation_point(trainer, progress, validation)
             while progress.next_point <= points and trainer.progress >= progress.next_point / points:
                 progress.next_point += 1
-            if time.perf_counter() - last_saved > CHECKPOINT_SECONDS and not trainer.finished:
-                _save(trainer, progress, folder)
-                last_saved = time.perf_counter()
+        if time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
+            _save(trainer, progress, folder)
+            last_saved = time.perf_counter()
         if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
             _save(trainer, progress, folder)
             raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")

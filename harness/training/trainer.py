@@ -14,6 +14,7 @@ from harness.cell import Cell
 from harness.recipe import Recipe
 from harness.training.act import (
     Carry,
+    Losses,
     detached,
     exploration_minimum,
     first_carry,
@@ -41,7 +42,7 @@ class Diverged(Exception):
 class Window:
     """What happened since the last evaluation point."""
 
-    loss: float  # mean per row and segment
+    loss: float  # of the answer alone, mean per row and segment: arms with and without halting head compare
     exact: float  # of the rows that halted
     segments: float  # mean, of the rows that halted
 
@@ -69,13 +70,12 @@ class Trainer:
         )
         self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
         self.rows = torch.arange(self.recipe.batch_size, device=device)
-        compiled = torch.compile(self.model, dynamic=False) if self.recipe.compile else self.model
-        self.forward = cast(ReasoningModel, compiled)
+        self.forward = compiled(self.model) if cell.engine == "compiled" else self.model
         self.carry: Carry | None = None
         self.updates = 0
         self.examples = 0  # drawn, as of the last synchronisation
         self.seconds = 0.0
-        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     # -- budget ----------------------------------------------------------------------------------------------
 
@@ -102,16 +102,24 @@ class Trainer:
     def advance(self) -> None:
         """Updates until the next synchronisation or the end of the budget. Raises Diverged."""
         started = time.perf_counter()
-        remaining = self.sync_every
-        if self.cell.updates is not None:
-            remaining = min(remaining, self.cell.updates - self.updates)
+        remaining = self._until_next_look()
         for _ in range(remaining):
             self._update()
         self.examples = self.feeder.drawn
-        diverged = not bool(torch.isfinite(self._sums[0]))
+        diverged = not bool(torch.isfinite(self._sums[:2]).all())
         self.seconds += time.perf_counter() - started
         if diverged:
             raise Diverged(f"the loss was not finite between updates {self.updates - remaining + 1} and {self.updates}")
+
+    def _until_next_look(self) -> int:
+        """Updates until the host looks again, such that no budget in updates or examples is overrun unseen."""
+        limits = [self.sync_every]
+        for most in (self.cell.updates, self.recipe.max_updates if self.cell.updates is None else None):
+            if most is not None:
+                limits.append(most - self.updates)
+        if self.recipe.budget.examples is not None:
+            limits.append(-(-(self.recipe.budget.examples - self.examples) // self.recipe.batch_size))
+        return max(1, min(limits))
 
     def _update(self) -> None:
         """One optimizer step: refill halted rows, run `rollout` segments, step."""
@@ -137,9 +145,9 @@ class Trainer:
                 batch=carry.batch,
                 steps=steps,
                 halted=halted,
-                positions=carry.positions,
             )
-            self._note(losses.total.detach(), losses.correct, halted, steps)
+            released = halted if segment == loop.rollout - 1 else torch.zeros_like(halted)
+            self._note(losses, released, steps)
         if not loop.detach:
             attached.backward()
         self.carry = carry
@@ -149,26 +157,27 @@ class Trainer:
     def _refilled(self) -> Carry:
         if self.carry is None:
             everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
-            fresh, positions = self.feeder.next(everything)
-            return refill(self.model, first_carry(self.model, fresh), fresh, positions)
-        fresh, positions = self.feeder.next(self.carry.halted)
-        return refill(self.model, self.carry, fresh, positions)
+            fresh, _ = self.feeder.next(everything)
+            return refill(self.model, first_carry(self.model, fresh), fresh)
+        fresh, _ = self.feeder.next(self.carry.halted)
+        return refill(self.model, self.carry, fresh)
 
-    def _note(self, loss: Tensor, correct: Tensor, halted: Tensor, steps: Tensor) -> None:
-        done = halted.double()
+    def _note(self, losses: Losses, released: Tensor, steps: Tensor) -> None:
+        done = released.double()
         self._sums += torch.stack(
             (
-                loss.double(),
-                torch.full_like(done[0], len(halted)),
+                losses.total.detach().double(),
+                losses.language.double(),
+                torch.full_like(done[0], len(done)),
                 done.sum(),
-                (done * correct).sum(),
+                (done * losses.correct).sum(),
                 (done * steps).sum(),
             )
         )
 
     def window(self) -> Window:
         """Figures since the last call. Synchronises."""
-        loss, rows, halted, correct, steps = self._sums.tolist()
+        _, loss, rows, halted, correct, steps = self._sums.tolist()
         self._sums.zero_()
         return Window(loss / max(rows, 1), correct / max(halted, 1), steps / max(halted, 1))
 
@@ -190,7 +199,6 @@ class Trainer:
                 "facts": carry.batch.facts,
                 "steps": carry.steps,
                 "halted": carry.halted,
-                "positions": carry.positions,
             },
             "cursor": self.feeder.cursor,
             "uses": self.feeder.uses,
@@ -208,10 +216,23 @@ class Trainer:
         if saved is not None:
             batch = Batch(saved["inputs"], saved["labels"], saved["puzzle_ids"], saved["facts"])
             carried: State = saved["state"]
-            self.carry = Carry(carried, batch, saved["steps"], saved["halted"], saved["positions"])
+            self.carry = Carry(carried, batch, saved["steps"], saved["halted"])
         self.feeder.resume(state["cursor"], state["uses"])
         self.updates, self.examples, self.seconds = state["updates"], state["examples"], state["seconds"]
         self._sums = state["sums"]
+
+
+def compiled(model: ReasoningModel) -> ReasoningModel:
+    """The model under torch.compile, as if it were the first of its process.
+
+    torch gives up compiling a function silently after eight shapes or models; a worker runs many cells, so the
+    counter starts anew with each, and giving up is an error.
+    """
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return cast(ReasoningModel, torch.compile(model, dynamic=False))
 
 
 def build_model(cell: Cell, shape: ModelShape) -> ReasoningModel:
