@@ -116,6 +116,10 @@ class ReasoningModel(nn.Module):
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
         raise NotImplementedError
 
+    def compile_segment(self) -> None:
+        """Put the segment's arithmetic under torch.compile, in place. Shapes are static."""
+        self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
+
     @property
     def layers_per_segment(self) -> int:
         """Layer applications in one segment, gradient or not."""

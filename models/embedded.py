@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from models.base import ModelConfig, ModelShape, ReasoningModel
+from models.base import ModelConfig, ModelShape, Prediction, ReasoningModel, State
 from models.layers import Linear, PuzzleEmbedding, Rotary, TokenEmbedding, attention_mask
 from tasks.base import Batch
 
@@ -35,11 +35,23 @@ class TokenModel(ReasoningModel):
         )
         self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
 
-    def embed(self, batch: Batch) -> Tensor:
+    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+        # the lookup's sparse gradient is beyond torch.compile, so it stays outside of what is compiled
+        puzzle = self.puzzle_emb(batch.puzzle_ids) if self.puzzle_emb is not None else None
+        return self.segment(state, batch, puzzle)
+
+    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
+        """One segment, given the rows' puzzle vectors [B, D] (None without puzzle embedding)."""
+        raise NotImplementedError
+
+    def compile_segment(self) -> None:
+        self.segment = torch.compile(self.segment, dynamic=False)  # type: ignore[method-assign]
+
+    def embed(self, batch: Batch, puzzle: Tensor | None) -> Tensor:
         """[B, slots + S, D]: puzzle vector, then tokens, scaled by √D (with learned positions by 1/√2 before)."""
         x = self.embed_tokens(batch.inputs)
-        if self.puzzle_emb is not None:
-            x = torch.cat((self.puzzle_emb(batch.puzzle_ids)[:, None, :], x), dim=1)
+        if puzzle is not None:
+            x = torch.cat((puzzle[:, None, :], x), dim=1)
         if self.embed_pos is not None:
             positions = self.embed_pos.embedding_weight
             if x.shape[1] > positions.shape[0]:

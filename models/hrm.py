@@ -51,9 +51,9 @@ class HRM(TokenModel):
             "segment": torch.zeros(B, dtype=torch.int32, device=batch.inputs.device),
         }
 
-    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         with weights_cast_once(self, self.dtype):
-            x = self.embed(batch)
+            x = self.embed(batch, puzzle)
             z_H, z_L = self.cycles(state["z_H"], state["z_L"], x, *self.surroundings(batch))
             q_halt, q_continue = self.q_head(z_H[:, 0])
             prediction = Prediction(self.answer(z_H), q_halt, q_continue)

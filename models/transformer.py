@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from models.base import ModelConfig, ModelShape, Prediction, State, register_model
 from models.embedded import TokenModel
@@ -33,9 +34,9 @@ class Transformer(TokenModel):
     def initial_state(self, batch: Batch) -> State:
         return {"segment": torch.zeros(len(batch.inputs), dtype=torch.int32, device=batch.inputs.device)}
 
-    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         with weights_cast_once(self, self.dtype):
-            z = self.stack(self.embed(batch), *self.surroundings(batch))
+            z = self.stack(self.embed(batch, puzzle), *self.surroundings(batch))
             prediction = Prediction(self.answer(z))
         return {"segment": state["segment"] + 1}, prediction
 

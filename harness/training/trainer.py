@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ class Trainer:
         )
         self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
         self.rows = torch.arange(self.recipe.batch_size, device=device)
-        self.forward = compiled(self.model) if cell.engine == "compiled" else self.model
+        if cell.engine == "compiled":
+            compile_model(self.model)
         self.carry: Carry | None = None
         self.updates = 0
         self.examples = 0  # drawn, as of the last synchronisation
@@ -132,7 +133,7 @@ class Trainer:
             random = CounterRandom(self.exploration_key, counters * loop.rollout + segment)
             steps = carry.steps + 1
             state, prediction, losses = run_segment(
-                loop, self.task, self.forward, carry.state, carry.batch, steps, self.recipe.loss
+                loop, self.task, self.model, carry.state, carry.batch, steps, self.recipe.loss
             )
             halted = halted_after(loop, prediction, steps, exploration_minimum(loop, random.uniform(2)))
             total = losses.total / (self.recipe.batch_size * loop.rollout)
@@ -222,17 +223,19 @@ class Trainer:
         self._sums = state["sums"]
 
 
-def compiled(model: ReasoningModel) -> ReasoningModel:
-    """The model under torch.compile, as if it were the first of its process.
+def compile_model(model: ReasoningModel) -> None:
+    """Put the model under torch.compile, as if it were the first of its process.
 
-    torch gives up compiling a function silently after eight shapes or models; a worker runs many cells, so the
-    counter starts anew with each, and giving up is an error.
+    torch gives up compiling a function silently after eight variants; training, bootstrap pass, evaluation and longer
+    inputs are variants of one model, and a worker runs many cells. So the count starts anew with each cell, the limit
+    is higher, and reaching it is an error.
     """
     import torch._dynamo
 
     torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 32
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return cast(ReasoningModel, torch.compile(model, dynamic=False))
+    model.compile_segment()
 
 
 def build_model(cell: Cell, shape: ModelShape) -> ReasoningModel:
