@@ -17,7 +17,7 @@ from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.suite import Arm, Suite, deep_merge, validated
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.trainer import DTYPES
-from models.base import MODELS, ModelConfig, ModelShape, resolve_config
+from models.base import MODELS, ModelConfig, ModelShape, ReasoningModel, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
 
@@ -119,7 +119,7 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
         override = suite.tasks[name].overrides.get(arm_name)
         config_values = deep_merge(arm.config, override.config if override else {})
         model = MODELS.get(arm.model)
-        loop = _loop(arm, override.loop if override else {}, model.recurrent, where)
+        loop = _loop(arm, override.loop if override else {}, model, where)
         match_error = None
         if arm.match is None:
             config = resolve_config(arm.model, config_values, arm.preset)
@@ -145,9 +145,9 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
     return resolved
 
 
-def _loop(arm: Arm, override: dict[str, Any], recurrent: bool, where: str) -> Loop:
-    if recurrent:
-        return validated(Loop, deep_merge(arm.loop, override), where, "loop")
+def _loop(arm: Arm, override: dict[str, Any], model: type[ReasoningModel], where: str) -> Loop:
+    if model.recurrent:
+        return validated(Loop, deep_merge(deep_merge(model.LOOP, arm.loop), override), where, "loop")
     if arm.loop or override:
         raise UserError(f"{where}.loop: {arm.model} answers in one segment and has no loop; leave it out")
     return ONE_PASS

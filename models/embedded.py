@@ -22,7 +22,7 @@ class TokenModel(ReasoningModel):
         super().__init__(config, shape, dtype)
         if shape.causal:
             raise UserError(f"{type(self).__name__} has no causal form yet; it can't run a causal task")
-        self.slots = 1 if config.puzzle_embedding else 0
+        self.slots = config.slots
         self.embed_tokens = TokenEmbedding(shape.vocabulary, config.hidden, generator)
         self.lm_head = Linear(config.hidden, shape.vocabulary, generator)
         self.puzzle_emb = (
@@ -36,10 +36,15 @@ class TokenModel(ReasoningModel):
         self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
 
     def embed(self, batch: Batch) -> Tensor:
-        """[B, slots + S, D]: puzzle vector, then tokens, scaled by √D (with learned positions by 1/√2 before)."""
+        """[B, slots + S, D]: slots, then tokens, scaled by √D (with learned positions by 1/√2 before)."""
         x = self.embed_tokens(batch.inputs)
+        empty = self.slots
+        before = []
         if self.puzzle_emb is not None:
-            x = torch.cat((self.puzzle_emb(batch.puzzle_ids)[:, None, :], x), dim=1)
+            before.append(self.puzzle_emb(batch.puzzle_ids)[:, None, :])
+            empty -= 1
+        before.append(x.new_zeros((len(x), empty, x.shape[2])))
+        x = torch.cat((*before, x), dim=1)
         if self.embed_pos is not None:
             positions = self.embed_pos.embedding_weight
             if x.shape[1] > positions.shape[0]:
