@@ -91,6 +91,7 @@ def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
         "match_to": None,
         "match_rule": None,
         "match_error": None,
+        "match_error_flops": None,
         "seed": 0,
         "device": "cpu",
         "precision": "float32",
