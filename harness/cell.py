@@ -22,7 +22,7 @@ class Cell(BaseModel):
 
     # fields that say where the cell is asked for or what it costs, and change no number
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"suite", "flops_per_segment", "flops_per_update", "match_error"}
+        {"suite", "flops_per_segment", "flops_per_update", "match_error", "match_error_flops"}
     )
 
     suite: str
@@ -40,6 +40,7 @@ class Cell(BaseModel):
     match_to: str | None
     match_rule: str | None
     match_error: tuple[float, float] | None  # core, total
+    match_error_flops: float | None  # per answer
     seed: int
     device: str  # kind: cpu or cuda
     precision: str

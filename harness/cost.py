@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.recipe import Loop
 from harness.training.act import detached, run_segment
-from models.base import ModelConfig, ModelShape, create_model
+from models.base import ModelConfig, ModelShape, ReasoningModel, create_model
 from tasks.base import Batch, Task
 
 
@@ -53,6 +53,22 @@ def parameters(model: str, config: ModelConfig, shape: ModelShape) -> dict[str, 
     return create_model(model, config, shape).parameter_groups()
 
 
+def flops_per_segment(model: str, config: ModelConfig, shape: ModelShape) -> float:
+    """FLOPs of one segment of one answer."""
+    return _segment_flops(create_model(model, config, shape), shape)
+
+
+def _segment_flops(copy: ReasoningModel, shape: ModelShape) -> float:
+    rows = 2
+    batch = _meta_batch(shape, rows)
+
+    def answer_once() -> None:
+        with torch.no_grad():
+            copy(copy.initial_state(batch), batch)
+
+    return _count(answer_once) / rows
+
+
 def measure(
     model: str,
     config: ModelConfig,
@@ -68,10 +84,6 @@ def measure(
     rows = 2
     copy = create_model(model, config, shape, dtype=dtype)
     batch = _meta_batch(shape, rows)
-
-    def answer_once() -> None:
-        with torch.no_grad():
-            copy(copy.initial_state(batch), batch)
 
     def update_once() -> None:
         # `correct` decides only the halting target's value, never what is computed: label equality stands in
@@ -105,7 +117,7 @@ def measure(
         never_trained=groups["never_trained"],
         layers_per_segment=copy.layers_per_segment,
         segments=loop.segments if copy.recurrent else 1,
-        flops_per_segment=_count(answer_once) / rows,
+        flops_per_segment=_segment_flops(copy, shape),
         flops_per_update=flops_per_update,
         activation_bytes=sum(kept.values()) / rows * batch_size,
     )

@@ -12,6 +12,7 @@ import torch
 from harness.cell import Cell
 from harness.execution.local import default_jobs
 from harness.listing import table
+from harness.matching import FLOPS_TOLERANCE
 from harness.plan import Plan, ResolvedArm, TaskPlan
 from harness.results import status
 from harness.training.act import run_segment
@@ -87,10 +88,8 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         disk += len(open_cells) * (4 * arm.cost.total + EXAMPLE_BYTES * _examples(task)) / 2**20
         memory = max(memory, arm_memory)
         cost = arm.cost
-        error = arm.match_error
         counts = (cost.core, cost.embeddings, cost.heads, cost.puzzle_table, cost.total)
-        mismatch = "reference" if error is None else f"{error[0]:+.2%} / {error[1]:+.2%}"
-        parameters.append([name, *(f"{count:,}" for count in counts), mismatch])
+        parameters.append([name, *(f"{count:,}" for count in counts), *_mismatch(arm)])
         costs.append([
             name,
             f"{cost.layers_per_segment} × {cost.segments}",
@@ -104,19 +103,23 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         shown[name] = {
             "parameters_core": cost.core,
             "parameters_total": cost.total,
-            "match_error": error,
+            "match_error": arm.matched and (arm.matched.error_core, arm.matched.error_total),
+            "match_error_flops": arm.matched and arm.matched.error_flops,
             "flops_per_answer": cost.flops_per_answer,
             "flops_train": train,
             "updates": arm.updates,
             "seconds": round(arm_seconds, 1),
             "config": arm.config.model_dump(mode="json"),
         }
-    table("", ["arm", "core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all"], parameters)
+    titles = ["core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all", "FLOPs per answer"]
+    table("", ["arm", *titles], parameters)
     table(
         "",
         ["arm", "layers × segments", "per answer", "per update", "training", "updates", "memory", "time per cell"],
         costs,
     )
+    for remark in _remarks(plan, task, list(shown)):
+        print(f"  {remark}")
     print(f"  {reachable(plan, task)}")
     return {
         "arms": shown,
@@ -126,6 +129,31 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         "memory_mib": memory,
         "verdicts": reachable(plan, task),
     }
+
+
+def _mismatch(arm: ResolvedArm) -> tuple[str, str]:
+    """An arm against its reference: parameters, core and all, and FLOPs per answer."""
+    if arm.matched is None:
+        return "reference", "reference"
+    assert arm.matched.error_flops is not None
+    return f"{arm.matched.error_core:+.2%} / {arm.matched.error_total:+.2%}", f"{arm.matched.error_flops:+.1%}"
+
+
+def _remarks(plan: Plan, task: TaskPlan, arms: list[str]) -> list[str]:
+    """What a reader must know of matches that are not equal in everything that their rule names."""
+    remarks = []
+    for name in arms:
+        matched, match = task.arms[name].matched, plan.suite.arms[name].match
+        if matched is None or match is None or matched.error_flops is None:
+            continue
+        if match.rule == "inference_flops_only":
+            remarks.append(f"{name}: parameters are not matched to {match.to}'s ({matched.error_core:+.0%} core)")
+        if match.rule.startswith("inference_flops") and abs(matched.error_flops) > FLOPS_TOLERANCE:
+            remarks.append(
+                f"{name}: FLOPs per answer differ from {match.to}'s by {matched.error_flops:+.1%}; "
+                "no whole number of loops or layers comes nearer"
+            )
+    return remarks
 
 
 def reachable(plan: Plan, task: TaskPlan) -> str:

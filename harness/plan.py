@@ -12,13 +12,13 @@ from harness.cell import Cell
 from harness.cost import Cost, measure
 from harness.data import DataSet
 from harness.errors import MissingData, UserError, did_you_mean
-from harness.matching import match_parameters
+from harness.matching import SOLVED, Matched, Reference, match_arm
 from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.schema import validated
 from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.trainer import DTYPES
-from models.base import MODELS, ModelConfig, ModelShape, resolve_config
+from models.base import MODELS, ModelConfig, ModelShape, ReasoningModel, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
 
@@ -32,7 +32,7 @@ class ResolvedArm:
     loop: Loop
     cost: Cost
     updates: int | None
-    match_error: tuple[float, float] | None = None
+    matched: Matched | None = None
 
 
 @dataclass
@@ -120,35 +120,36 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
         override = suite.tasks[name].overrides.get(arm_name)
         config_values = deep_merge(arm.config, override.config if override else {})
         model = MODELS.get(arm.model)
-        loop = _loop(arm, override.loop if override else {}, model.recurrent, where)
-        match_error = None
+        loop = _loop(arm, override.loop if override else {}, model, where)
+        matched = None
         if arm.match is None:
             config = resolve_config(arm.model, config_values, arm.preset)
         else:
-            for key in ("hidden", "heads", "inner"):
+            for key in SOLVED[arm.match.rule]:
                 if key in config_values:
                     raise UserError(f"{where}.config.{key}: the matching solver sets it; leave it out")
             reference = resolved[arm.match.to]
             start = {"hidden": reference.config.hidden, "heads": reference.config.heads}
-            matched = match_parameters(
+            matched = match_arm(
+                arm.match.rule,
                 arm.model,
                 resolve_config(arm.model, {**config_values, **start}, arm.preset),
-                _groups(reference.cost),
-                reference.config.hidden // reference.config.heads,
+                Reference(reference.config, reference.cost),
                 shape,
+                loop.segments,
                 f"{where} on task {name}",
             )
-            config, match_error = matched.config, (matched.error_core, matched.error_total)
+            config = matched.config
         cost = measure(arm.model, config, shape, loop, recipe.batch_size, DTYPES[precision])
         resolved[arm_name] = ResolvedArm(
-            arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), match_error
+            arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), matched
         )
     return resolved
 
 
-def _loop(arm: Arm, override: dict[str, Any], recurrent: bool, where: str) -> Loop:
-    if recurrent:
-        return validated(Loop, deep_merge(arm.loop, override), where, "loop")
+def _loop(arm: Arm, override: dict[str, Any], model: type[ReasoningModel], where: str) -> Loop:
+    if model.recurrent:
+        return validated(Loop, deep_merge(deep_merge(model.LOOP, arm.loop), override), where, "loop")
     if arm.loop or override:
         raise UserError(f"{where}.loop: {arm.model} answers in one segment and has no loop; leave it out")
     return ONE_PASS
@@ -174,16 +175,6 @@ def _updates(
     return updates if updates is None or recipe.max_updates is None else min(updates, recipe.max_updates)
 
 
-def _groups(cost: Cost) -> dict[str, int]:
-    return {
-        "core": cost.core,
-        "embeddings": cost.embeddings,
-        "heads": cost.heads,
-        "puzzle_table": cost.puzzle_table,
-        "never_trained": cost.never_trained,
-    }
-
-
 def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
     match = plan.suite.arms[arm.name].match
     return Cell(
@@ -201,7 +192,8 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         updates=arm.updates,
         match_to=match.to if match else None,
         match_rule=match.rule if match else None,
-        match_error=arm.match_error,
+        match_error=(arm.matched.error_core, arm.matched.error_total) if arm.matched else None,
+        match_error_flops=arm.matched.error_flops if arm.matched else None,
         seed=seed,
         device=plan.device.value,
         precision=plan.precision[task_plan.name].value,

@@ -40,6 +40,7 @@ def identity(cell: Cell) -> dict[str, Any]:
         "match_rule": cell.match_rule,
         "match_error_core": core,
         "match_error_total": total,
+        "match_error_flops": cell.match_error_flops,
         "budget_kind": cell.recipe.budget.kind,
         "budget": cell.recipe.budget.amount,
         "batch_size": cell.recipe.batch_size,

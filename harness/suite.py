@@ -24,9 +24,10 @@ class Match(BaseModel):
     model_config = STRICT
 
     to: str
-    rule: Literal["params", "train_flops"] = Field(
+    rule: Literal["params", "train_flops", "inference_flops", "inference_flops_only"] = Field(
         description="params: the same parameters; train_flops: the same parameters and, by more updates, the same "
-        "training FLOPs per run"
+        "training FLOPs per run; inference_flops: the same parameters and, by loops, the same FLOPs per answer; "
+        "inference_flops_only: the same FLOPs per answer by more layers, parameters left unequal"
     )
 
 

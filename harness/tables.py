@@ -37,9 +37,15 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("suite", "str", "Suite that asked for the cell."),
         ("model", "str", "Registered model the arm is built from."),
         ("match_reference", "str", "Arm that this arm is matched to; empty for a reference arm."),
-        ("match_rule", "str", "What is equal between the two: params, train_flops or inference_flops."),
+        (
+            "match_rule",
+            "str",
+            "What is equal between the two: params; with them train_flops or inference_flops; or inference_flops_only, "
+            "where parameters are not matched.",
+        ),
         ("match_error_core", "float", "Core parameters, this arm over its reference, minus 1."),
         ("match_error_total", "float", "All trained parameters, this arm over its reference, minus 1."),
+        ("match_error_flops", "float", "FLOPs per answer, this arm over its reference, minus 1, whatever the rule."),
         ("parameters_core", "int", "Trained parameters without embeddings, heads and puzzle table."),
         ("parameters_embeddings", "int", "Trained parameters of token and position embeddings."),
         ("parameters_heads", "int", "Trained parameters of the output head and the halting head."),

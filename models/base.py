@@ -68,7 +68,8 @@ class ModelConfig(BaseModel):
     expansion: float = Field(4.0, gt=0, description="SwiGLU expansion before the 2/3 and the rounding up to 256")
     inner: int | None = Field(None, ge=1, description="SwiGLU inner width; null: the published rule from expansion")
     positions: str = Field("rope", pattern="^(rope|learned)$", description="rope or learned")
-    puzzle_embedding: bool = Field(True, description="a puzzle vector in a slot before the sequence")
+    slots: int = Field(1, ge=0, description="positions before the sequence; the halting head reads the first")
+    puzzle_embedding: bool = Field(True, description="a puzzle vector in the first slot; the others hold zeros")
     rms_eps: float = Field(1e-5, gt=0)
     rope_theta: float = Field(10000.0, gt=0)
 
@@ -78,12 +79,21 @@ class ModelConfig(BaseModel):
             raise ValueError(f"hidden {self.hidden} over {self.heads} heads must give an even whole head size")
         return self
 
+    @model_validator(mode="after")
+    def _place_for_the_puzzle(self) -> ModelConfig:
+        if self.puzzle_embedding and self.slots == 0:
+            raise ValueError("slots 0 leaves no place for the puzzle vector; set puzzle_embedding: false, too")
+        return self
+
     @property
     def inner_width(self) -> int:
-        """SwiGLU inner width: round(expansion · hidden · 2/3), then up to a multiple of 256 (published HRM code)."""
-        if self.inner is not None:
-            return self.inner
-        return -(-round(self.expansion * self.hidden * 2 / 3) // 256) * 256
+        """SwiGLU inner width, by the published rule where `inner` is null."""
+        return published_inner_width(self.hidden, self.expansion) if self.inner is None else self.inner
+
+
+def published_inner_width(width: int, expansion: float) -> int:
+    """SwiGLU inner width: round(expansion · width · 2/3), then up to a multiple of 256 (published HRM code)."""
+    return -(-round(expansion * width * 2 / 3) // 256) * 256
 
 
 class ReasoningModel(nn.Module):
@@ -92,6 +102,7 @@ class ReasoningModel(nn.Module):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     summary: ClassVar[str] = ""
     recurrent: ClassVar[bool] = True  # False: answers in one segment, whatever is asked
+    LOOP: ClassVar[dict[str, Any]] = {}  # an arm's loop settings where the suite leaves them out
 
     # parameter group of each top-level attribute; everything else is core
     GROUPS: ClassVar[dict[str, str]] = {

@@ -22,7 +22,7 @@ class TokenModel(ReasoningModel):
         super().__init__(config, shape, dtype)
         if shape.causal:
             raise UserError(f"{type(self).__name__} has no causal form yet; it can't run a causal task")
-        self.slots = 1 if config.puzzle_embedding else 0
+        self.slots = config.slots
         self.embed_tokens = TokenEmbedding(shape.vocabulary, config.hidden, generator)
         self.lm_head = Linear(config.hidden, shape.vocabulary, generator)
         self.puzzle_emb = (
@@ -36,9 +36,11 @@ class TokenModel(ReasoningModel):
         self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
 
     def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
-        # the lookup's sparse gradient is beyond torch.compile, so it stays outside of what is compiled
-        puzzle = self.puzzle_emb(batch.puzzle_ids) if self.puzzle_emb is not None else None
-        return self.segment(state, batch, puzzle)
+        return self.segment(state, batch, self.puzzle_vectors(batch))
+
+    def puzzle_vectors(self, batch: Batch) -> Tensor | None:
+        """[B, D]. Apart from the segment, since torch.compile can't take the lookup's sparse gradient."""
+        return self.puzzle_emb(batch.puzzle_ids) if self.puzzle_emb is not None else None
 
     def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         """One segment, given the rows' puzzle vectors [B, D] (None without puzzle embedding)."""
@@ -48,10 +50,12 @@ class TokenModel(ReasoningModel):
         self.segment = torch.compile(self.segment, dynamic=False)  # type: ignore[method-assign]
 
     def embed(self, batch: Batch, puzzle: Tensor | None) -> Tensor:
-        """[B, slots + S, D]: puzzle vector, then tokens, scaled by √D (with learned positions by 1/√2 before)."""
+        """[B, slots + S, D]: slots (the puzzle vector first, zeros else), tokens, scaled by √D (with learned positions
+        by 1/√2 before)."""
         x = self.embed_tokens(batch.inputs)
-        if puzzle is not None:
-            x = torch.cat((puzzle[:, None, :], x), dim=1)
+        before = [] if puzzle is None else [puzzle[:, None, :]]
+        empty = self.slots - len(before)
+        x = torch.cat((*before, x.new_zeros((len(x), empty, x.shape[2])), x), dim=1)
         if self.embed_pos is not None:
             positions = self.embed_pos.embedding_weight
             if x.shape[1] > positions.shape[0]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import ModelConfig, ModelShape, Prediction, State, register_model
-from models.embedded import TokenModel
-from models.layers import HaltingHead, Stack, truncated_normal, weights_cast_once
-from tasks.base import Batch
+from models.base import ModelConfig, ModelShape, State, register_model
+from models.layers import Block, Stack
+from models.recurrent import RecurrentModel
 
 
 class HRMConfig(ModelConfig):
@@ -24,7 +23,7 @@ class HRMConfig(ModelConfig):
 
 
 @register_model("hrm", presets={"paper": {"hidden": 512, "heads": 8, "H_layers": 4, "L_layers": 4}})
-class HRM(TokenModel):
+class HRM(RecurrentModel):
     """HRM as published. The preset `paper` is 512 wide with 4 + 4 layers: 27,275,266 parameters on Sudoku."""
 
     Config = HRMConfig
@@ -35,34 +34,13 @@ class HRM(TokenModel):
         self, config: HRMConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, shape, dtype, generator)
-        self.H_level = Stack(config, config.H_layers, shape.causal, generator)
-        self.L_level = Stack(config, config.L_layers, shape.causal, generator)
-        self.q_head = HaltingHead(config.hidden, generator)
-        # drawn once, saved, never trained; one vector for all positions
-        self.H_init = nn.Buffer(truncated_normal((config.hidden,), 1.0, generator))
-        self.L_init = nn.Buffer(truncated_normal((config.hidden,), 1.0, generator))
+        self.H_level = Stack(Block(config, shape.causal, generator) for _ in range(config.H_layers))
+        self.L_level = Stack(Block(config, shape.causal, generator) for _ in range(config.L_layers))
+        self.own_states(generator)
 
-    def initial_state(self, batch: Batch) -> State:
-        B, S = batch.inputs.shape
-        shape = (B, S + self.slots, self.config.hidden)
-        return {
-            "z_H": self.H_init.to(self.dtype).expand(shape),
-            "z_L": self.L_init.to(self.dtype).expand(shape),
-            "segment": torch.zeros(B, dtype=torch.int32, device=batch.inputs.device),
-        }
-
-    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
-        with weights_cast_once(self, self.dtype):
-            x = self.embed(batch, puzzle)
-            z_H, z_L = self.cycles(state["z_H"], state["z_L"], x, *self.surroundings(batch))
-            q_halt, q_continue = self.q_head(z_H[:, 0])
-            prediction = Prediction(self.answer(z_H), q_halt, q_continue)
-        return {"z_H": z_H, "z_L": z_L, "segment": state["segment"] + 1}, prediction
-
-    def cycles(
-        self, z_H: Tensor, z_L: Tensor, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
         """H_cycles × L_cycles updates, of which only the last L and the last H carry gradient."""
+        z_H, z_L = states["z_H"], states["z_L"]
         H_cycles, L_cycles = self.config.H_cycles, self.config.L_cycles
         with torch.no_grad():
             for h in range(H_cycles):
@@ -73,7 +51,7 @@ class HRM(TokenModel):
                     z_H = self.H_level(z_H + z_L, rotary, mask)
         z_L = self.L_level(z_L + (z_H + x), rotary, mask)
         z_H = self.H_level(z_H + z_L, rotary, mask)
-        return z_H, z_L
+        return {"z_H": z_H, "z_L": z_L}
 
     @property
     def layers_per_segment(self) -> int:

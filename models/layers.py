@@ -6,7 +6,7 @@ Sources: HRM (arXiv 2506.21734) and its public code. A generator of None builds 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -150,9 +150,9 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks in a row: x [B, S, D] → [B, S, D]."""
 
-    def __init__(self, config: ModelConfig, layers: int, causal: bool, generator: torch.Generator | None) -> None:
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(config, causal, generator) for _ in range(layers))
+        self.layers = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
         for layer in self.layers:

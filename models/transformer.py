@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.base import ModelConfig, ModelShape, Prediction, State, register_model
 from models.embedded import TokenModel
-from models.layers import Stack, weights_cast_once
+from models.layers import Block, Stack, weights_cast_once
 from tasks.base import Batch
 
 
@@ -29,7 +29,7 @@ class Transformer(TokenModel):
         self, config: TransformerConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, shape, dtype, generator)
-        self.stack = Stack(config, config.layers, shape.causal, generator)
+        self.stack = Stack(Block(config, shape.causal, generator) for _ in range(config.layers))
 
     def initial_state(self, batch: Batch) -> State:
         return {"segment": torch.zeros(len(batch.inputs), dtype=torch.int32, device=batch.inputs.device)}

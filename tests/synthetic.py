@@ -206,6 +206,7 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
     return {
         "model": arm.split("-")[0], "match_reference": "hrm" if arm in MATCH else None, "match_rule": MATCH.get(arm),
         "match_error_core": 0.004 if arm in MATCH else None, "match_error_total": 0.003 if arm in MATCH else None,
+        "match_error_flops": 0.01 if arm in MATCH else None,
         "parameters_core": core, "parameters_embeddings": 2048, "parameters_heads": 1170 if trained > 1 else 1040,
         "parameters_puzzle_table": 0, "parameters_never_trained": 128 if arm == "hrm" else 0,
         "parameters_total": core + 3218, "layers_per_segment": LAYERS[arm], "layers_per_answer": LAYERS[arm] * trained,

@@ -16,6 +16,19 @@ from tasks.base import Batch, DataFolder, Examples, Splits, Task
 
 SMALL = {"hidden": 16, "heads": 2, "inner": 24}
 SMALL_HRM = {**SMALL, "H_layers": 1, "L_layers": 1}
+SMALL_TRM = {**SMALL, "L_layers": 2, "H_cycles": 2, "L_cycles": 2}
+SMALL_MIXER = {**SMALL_TRM, "mixer": True, "mixer_inner": 20, "positions": "none"}
+
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "hrm": ("hrm", SMALL_HRM),
+    "trm-att": ("trm", SMALL_TRM),
+    "trm-mlp": ("trm", SMALL_MIXER),
+    "transformer": ("transformer", {**SMALL, "layers": 2}),
+    "transformer-act": ("transformer-act", {**SMALL, "layers": 2}),
+    "looped": ("looped", {**SMALL, "layers": 2, "loops": 3}),
+    "looped-bptt": ("looped", {**SMALL, "layers": 2, "loops": 3, "gradient_loops": None}),
+}
+"""Every registered model at toy size, in every form that it has: (model, configuration). test_families.py holds all."""
 
 
 class Shifted(Task):
@@ -58,9 +71,10 @@ Shifted.name = "shifted"
 
 def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
     """A cell of the toy task; `recipe` and `loop` changes are dictionaries, the rest replaces fields."""
-    recurrent = MODELS.get(model).recurrent
+    family = MODELS.get(model)
     recipe = {"batch_size": 8, "evaluation": {"points": 2, "segments": [1, 2, 8]}, **changes.pop("recipe", {})}
-    loop = Loop.model_validate({"segments": 4, **changes.pop("loop", {})}) if recurrent else ONE_PASS
+    loop_settings = {"segments": 4, **family.LOOP, **changes.pop("loop", {})}
+    loop = Loop.model_validate(loop_settings) if family.recurrent else ONE_PASS
     fields: dict[str, Any] = {
         "suite": "toy",
         "task": "shifted",
@@ -77,6 +91,7 @@ def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
         "match_to": None,
         "match_rule": None,
         "match_error": None,
+        "match_error_flops": None,
         "seed": 0,
         "device": "cpu",
         "precision": "float32",

@@ -42,6 +42,7 @@ COLUMN = {
 RULES = {
     "params": "same core parameters",
     "inference_flops": "same FLOPs per answer",
+    "inference_flops_only": "same FLOPs per answer, parameters not matched",
     "train_flops": "same training FLOPs",
 }
 

@@ -140,6 +140,7 @@ def _costs(tables: Tables) -> list[Table]:
             *(column("task"), column("arm"), number("segments")),
             *(number(t) for t in ("layers per segment", "layers per answer")),
             *(number(f"FLOPs {title}") for title, _ in FLOPS),
+            number("per answer against reference (%)"),
             *(number(t) for t in ("updates", "examples seen", "of them distinct", "seconds")),
         ],
         note="Layers are layer applications: each use of a layer counts. Updates, examples and seconds are means over "
@@ -152,6 +153,7 @@ def _costs(tables: Tables) -> list[Table]:
         sizes.rows.append(Row([*start, *(Cell(numbers.count(first[n]), first[n]) for _, n in groups), *matched]))
         layers = ("segments", "layers_per_segment", "layers_per_answer")
         flops = [Cell(numbers.si(first[n], "FLOP"), first[n]) for _, n in FLOPS]
+        flops.append(Cell(_plus(first["match_error_flops"]), first["match_error_flops"]))
         means = [own[name].mean() for name in ("updates", "examples_seen", "examples_distinct")]
         seconds = own["seconds_train"].mean()
         ending = [*(Cell(numbers.count(mean), mean) for mean in means), Cell(numbers.short(seconds), seconds)]

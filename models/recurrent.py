@@ -1,0 +1,49 @@
+"""What families share that carry states as large as their input from segment to segment and halt by a Q head."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.base import Prediction, State
+from models.embedded import TokenModel
+from models.layers import HaltingHead, truncated_normal, weights_cast_once
+from tasks.base import Batch
+
+
+class RecurrentModel(TokenModel):
+    """A segment embeds the input, updates the states, and reads answer and halting values from the first of them.
+
+    Subclasses name their states, build their blocks, then call `own_states`, and give `update`.
+    """
+
+    # state → buffer with its initial vector
+    STATES: ClassVar[dict[str, str]] = {"z_H": "H_init", "z_L": "L_init"}
+
+    def own_states(self, generator: torch.Generator | None) -> None:
+        """Make the halting head and the initial vectors: drawn once, saved, never trained, one for all positions."""
+        hidden = self.config.hidden
+        self.q_head = HaltingHead(hidden, generator)
+        for name in self.STATES.values():
+            self.register_buffer(name, truncated_normal((hidden,), 1.0, generator))
+
+    def initial_state(self, batch: Batch) -> State:
+        B, S = batch.inputs.shape
+        shape = (B, self.slots + S, self.config.hidden)
+        states = {state: getattr(self, init).to(self.dtype).expand(shape) for state, init in self.STATES.items()}
+        return {**states, "segment": torch.zeros(B, dtype=torch.int32, device=batch.inputs.device)}
+
+    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
+        with weights_cast_once(self, self.dtype):
+            x = self.embed(batch, puzzle)
+            states = self.update({name: state[name] for name in self.STATES}, x, *self.surroundings(batch))
+            top = states[next(iter(self.STATES))]
+            q_halt, q_continue = self.q_head(top[:, 0])
+            prediction = Prediction(self.answer(top), q_halt, q_continue)
+        return {**states, "segment": state["segment"] + 1}, prediction
+
+    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
+        """The states after one segment; x [B, slots + S, D] is the embedded input. Decides what carries gradient."""
+        raise NotImplementedError

@@ -1,0 +1,154 @@
+"""Gates that every registered model passes: nothing is counted but untrained, no row sees another, places differ, and
+what is saved comes back to the bit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from toys import FAMILIES, Shifted, cell, random_batch, trainer
+
+from harness.evaluation.evaluate import evaluate
+from harness.training.checkpoint import load_weights, save_weights
+from models.base import MODELS, ModelShape, create_model
+from tasks.base import DataFolder
+
+SHAPE = ModelShape(5, 6, 6, num_puzzles=3)
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+NEVER_TRAINED = {
+    # family or "*": {parameter: (rows, why)}
+    "*": {"embed_tokens.embedding_weight": ([0], "the toy task has no padding")},
+    "trm-att": {
+        "q_head.weight": ([1], "with halting on q_halt > 0 nothing asks for q_continue"),
+        "q_head.bias": ([1], "the same"),
+    },
+}
+NEVER_TRAINED["trm-mlp"] = NEVER_TRAINED["trm-att"]
+
+
+def small(family: str, **changes):
+    model, config = FAMILIES[family]
+    return create_model(model, {**config, **changes}, SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def unlike_initially(model):
+    """Random numbers where models start with zeros, so that a test sees puzzle vectors and halting head at work."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("q_head", "puzzle_emb")):
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return model
+
+
+@torch.no_grad()
+def run(model, batch, segments=3):
+    """All that a few segments give: logits [B, A, V] of the last one first, then everything else, row first."""
+    state, out = model.initial_state(batch), []
+    for _ in range(segments if model.recurrent else 1):
+        state, prediction = model(state, batch)
+        parts = (prediction.logits, prediction.q_halt, prediction.q_continue, *state.values())
+        out = [part for part in parts if part is not None] + out
+    return out
+
+
+def test_every_registered_model_stands_here():
+    assert {model for model, _ in FAMILIES.values()} == set(MODELS.names())
+
+
+@every_family
+def test_every_counted_number_gets_gradient_and_changes(family):
+    model, config = FAMILIES[family]
+    recipe = {"optimizer": {"learning_rate": 1e-3, "weight_decay": 0.0}, "puzzle_optimizer": {"weight_decay": 0.0}}
+    t = trainer(cell(family, model, config=config, updates=12, recipe=recipe))
+    start = {name: p.detach().clone() for name, p in t.model.named_parameters()}
+    reached = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in t.model.named_parameters()}
+    step = t.optimizers.step
+
+    def noting_step(update, progress):
+        for name, p in t.model.named_parameters():
+            if p.grad is not None:
+                reached[name] |= p.grad.to_dense() != 0
+        step(update, progress)
+
+    t.optimizers.step = noting_step
+    for _ in range(12):
+        t.advance()
+    exceptions = {**NEVER_TRAINED["*"], **NEVER_TRAINED.get(family, {})}
+    for name, p in t.model.named_parameters():
+        expected = torch.ones_like(p, dtype=torch.bool)
+        if name in exceptions:
+            expected[exceptions[name][0]] = False
+        assert torch.equal(reached[name], expected), f"{name}: gradient at {int(reached[name].sum())} of {p.numel()}"
+        assert torch.equal(p != start[name], expected), f"{name}: some numbers did not change, or should not have"
+
+
+@every_family
+def test_a_row_is_the_same_bits_whatever_its_batch_mates(family):
+    model = unlike_initially(small(family))
+    a, b = random_batch(5, 6, 6, 3, seed=1), random_batch(5, 6, 6, 3, seed=2)
+    b.inputs[2], b.puzzle_ids[2] = a.inputs[2], a.puzzle_ids[2]
+    for one, two in zip(run(model, a), run(model, b), strict=True):
+        assert torch.equal(one[2], two[2])
+        assert one.dim() == 1 or not torch.equal(one[1], two[1])
+
+
+def places_matter(model) -> bool:
+    """Whether reversing the input does more than reverse the answer."""
+    batch = random_batch(5, 4, 6, 3)
+    turned = random_batch(5, 4, 6, 3)
+    turned.inputs.copy_(batch.inputs.flip(1))
+    return bool((run(model, turned)[0].flip(1) - run(model, batch)[0]).abs().amax() > 1e-2)
+
+
+@every_family
+def test_permuting_the_input_changes_what_is_said_of_each_position(family):
+    assert places_matter(small(family))
+
+
+def test_the_gate_on_positions_sees_a_model_without_any():
+    model = small("hrm")
+    model.rotary = None
+    assert not places_matter(model)
+
+
+@every_family
+def test_saved_and_loaded_it_gives_the_same_outputs_bit_for_bit(family, tmp_path):
+    model = unlike_initially(small(family))
+    save_weights(tmp_path, model.state_dict())
+    config = json.loads(json.dumps(model.config.model_dump(mode="json")))
+    again = create_model(FAMILIES[family][0], config, SHAPE, generator=torch.Generator().manual_seed(9))
+    batch = random_batch(5, 4, 6, 3)
+    assert not torch.equal(run(again, batch)[0], run(model, batch)[0])
+    again.load_state_dict(load_weights(tmp_path), strict=True)
+    for one, two in zip(run(model, batch), run(again, batch), strict=True):
+        assert torch.equal(one, two)
+
+
+@every_family
+def test_parameters_and_layers_counted_are_those_that_are_there(family):
+    model = small(family)
+    groups = model.parameter_groups()
+    assert sum(groups.values()) - groups["never_trained"] == sum(p.numel() for p in model.parameters())
+    layers = [block for name, block in model.named_modules() if name.split(".")[-2:-1] == ["layers"]]
+    calls = []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, out: calls.append(1))
+    run(model, random_batch(5, 2, 6, 3), segments=1)
+    assert len(calls) == model.layers_per_segment
+
+
+@pytest.mark.slow
+@every_family
+def test_it_learns_the_toy_task(family):
+    model, config = FAMILIES[family]
+    t = trainer(
+        cell(family, model, config=config, updates=300, recipe={"batch_size": 32, "optimizer": {"learning_rate": 3e-3}})
+    )
+    while not t.finished:
+        t.advance()
+    test = Shifted().splits(0, DataFolder())["test"]
+    result = evaluate(t.model, t.task, t.cell.loop, test, segments=t.cell.loop.segments, batch_size=32)
+    assert result.fixed().mean() > 0.9
