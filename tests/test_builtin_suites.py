@@ -30,6 +30,7 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
     small = ["--max-updates", "2", "--batch-size", "2", "--max-examples", "2", "--seeds", "1", "--jobs", "1"]
     settings = ["--set", "recipe.evaluation.segments=[1,2]", "--set", "tasks.arc-agi-1.settings.variants=2"]
     settings += ["--set", "recipe.evaluation.points=1", "--set", "arms.hrm.loop.segments=2"]
+    settings += ["--set", "arms.looped.loop.segments=2"]
     assert cli.main(["--suite", name, *small, *settings, *places]) == 0
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     with Path(document["tables"]["runs"]).open() as file:
@@ -37,7 +38,7 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
     finished = {(run["task"], run["arm"]) for run in runs if run["status"] == "finished"}
     skipped = {run["task"]: run["reason"] for run in runs if run["status"] == "skipped"}
     assert {task for task, _ in finished} >= {"arc-agi-1"}
-    assert {arm for _, arm in finished} == {"hrm", "transformer", "transformer-flops"}
+    assert {arm for _, arm in finished} == {"hrm", "transformer", "transformer-flops", "looped"}
     assert all(run["status"] in ("finished", "skipped") for run in runs)
     assert all("sudoku-extreme" in task and reason for task, reason in skipped.items())
     assert int(runs[0]["parameters_core"] or 0) > 0 or runs[0]["status"] == "skipped"

@@ -105,7 +105,7 @@ def test_sixteen_slots_stand_before_the_sequence_and_fifteen_are_empty():
     assert torch.equal(x[:, 0], model.puzzle_emb.weights[batch.puzzle_ids] * 4)
     assert not x[:, 1:16].any() and x[:, 16:].any(-1).all()
     bare = small({**ATT, "puzzle_embedding": False})
-    assert bare.embed(batch).shape == (2, 16 + 6, 16) and not bare.embed(batch)[:, :16].any()
+    assert bare.embed(batch, None).shape == (2, 16 + 6, 16) and not bare.embed(batch, None)[:, :16].any()
 
 
 def test_the_halting_head_reads_the_first_slot():
