@@ -145,8 +145,9 @@ def run(
     from harness.execution import local
     from harness.execution.progress import monitor
     from harness.report import html
-    from harness.results import describe, locked
+    from harness.results import check_writable, describe, locked
 
+    check_writable(reports, "--reports")
     with locked(folder):
         describe(plan, folder, command_line())
         announce(plan)
@@ -290,7 +291,7 @@ def planned(
     from harness.plan import Selection, make_plan
     from harness.results import check_schema, check_writable
 
-    check_writable(results)
+    check_writable(results, "--results")
     check_schema(results / checked.name)
     load_plugins(plugin, models=True)
     selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)

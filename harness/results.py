@@ -24,15 +24,15 @@ from models.base import MODELS
 from tasks.base import TASKS
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder, or refuse it when nothing can be written there."""
+def check_writable(folder: Path, option: str) -> None:
+    """Make the folder that an option names, or refuse it when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"results folder {folder}: {error.strerror or error}; choose another with --results") from None
+        raise UserError(f"folder {folder}: {error.strerror or error}; choose another with {option}") from None
 
 
 def check_schema(folder: Path) -> None:

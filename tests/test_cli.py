@@ -95,12 +95,16 @@ def test_an_asked_for_gpu_that_is_not_there_is_refused(capsys, tmp_path):
     assert "use --device cpu" in capsys.readouterr().err
 
 
-def test_an_unwritable_results_folder_is_refused_before_anything_runs(tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--results", "--reports"])
+def test_an_unwritable_folder_is_refused_before_anything_runs(tmp_path, capsys, option):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert cli.main(["--suite", str(suite_file(tmp_path)), "--results", str(blocked)]) == 2
-    assert "choose another with --results" in capsys.readouterr().err
+    places = {"--results": tmp_path / "r", "--reports": tmp_path / "p", option: blocked}
+    arguments = [word for name, place in places.items() for word in (name, str(place))]
+    assert cli.main(["--suite", str(suite_file(tmp_path)), *arguments]) == 2
+    assert f"choose another with {option}" in capsys.readouterr().err
     assert blocked.read_text() == "in the way"
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_a_results_folder_of_another_schema_is_refused(tmp_path, capsys):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,19 @@ def test_a_task_given_by_plugin_appears_in_list_suite_tables_and_report(example,
         assert {row["split"] for row in csv.DictReader(file)} == {"test", "ood-longer"}
 
 
+def test_a_file_dropped_into_tasks_appears_too(example, tmp_path):
+    """In a copy of the project whose only difference is that one file."""
+    for name in ("harness", "models"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "run_benchmarks.py", tmp_path)  # a link would put its target's folder on the path
+    shutil.copytree(ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(example, tmp_path / "tasks/reverse.py")
+    assert "reverse" in run("list", "tasks", folder=tmp_path).stdout
+    planned = run("plan", "--suite", "tiny", "--tasks", "reverse", "--arms", "transformer", folder=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads(planned.stdout.splitlines()[-1])["tasks"]["reverse"]["arms"]["transformer"]["parameters_core"]
+
+
 def test_a_broken_plugin_is_one_clear_line(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("import nothing_of_that_name\n")
@@ -91,7 +106,9 @@ def test_a_name_taken_by_something_else_is_refused():
         registry.add("x", str)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    program = str(folder / "run_benchmarks.py")
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     return subprocess.run(
-        [sys.executable, "run_benchmarks.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, program, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, env=environment
     )
