@@ -112,7 +112,7 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
             "seconds": round(arm_seconds, 1),
             "config": arm.config.model_dump(mode="json"),
         }
-    titles = ["core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all", "FLOPs per answer"]
+    titles = ["core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all", "FLOPs mismatch"]
     table("", ["arm", *titles], parameters)
     table(
         "",
