@@ -83,7 +83,8 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         train = _train_flops(task, arm)
         scored = _evaluation_flops(task, arm)
         arm_seconds = _seconds(task, train, scored, speed)
-        arm_memory = (BYTES_PER_PARAMETER * arm.cost.total + arm.cost.activation_bytes) / 2**20 + 500
+        per_parameter = BYTES_PER_PARAMETER + 4 * (task.recipe.ema is not None)
+        arm_memory = (per_parameter * arm.cost.total + arm.cost.activation_bytes) / 2**20 + 500
         seconds += arm_seconds * len(open_cells)
         disk += len(open_cells) * (4 * arm.cost.total + EXAMPLE_BYTES * _examples(task)) / 2**20
         memory = max(memory, arm_memory)
@@ -111,7 +112,7 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
             "seconds": round(arm_seconds, 1),
             "config": arm.config.model_dump(mode="json"),
         }
-    titles = ["core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all", "FLOPs per answer"]
+    titles = ["core", "embeddings", "heads", "puzzle table", "all trained", "mismatch core / all", "FLOPs mismatch"]
     table("", ["arm", *titles], parameters)
     table(
         "",

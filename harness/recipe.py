@@ -113,7 +113,7 @@ class EvaluationSettings(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Loss, optimizer, schedule, batch, budget, evaluation."""
+    """Loss, optimizer, schedule, average of the weights, batch, budget, evaluation."""
 
     model_config = STRICT
 
@@ -122,6 +122,9 @@ class Recipe(BaseModel):
     puzzle_optimizer: PuzzleOptimizerSettings = PuzzleOptimizerSettings()
     schedule: Schedule = Schedule()
     clip: float | None = Field(1.0, gt=0, description="largest norm of the dense gradient; null: no clipping")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the average of the weights that is evaluated and saved; null: none"
+    )
     batch_size: int = Field(64, ge=1)
     budget: Budget = Budget(updates=1000)
     max_updates: int | None = Field(None, ge=1, description="a cap on top of the budget, for trials")

@@ -70,7 +70,7 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
         _save(trainer, progress, folder)  # a test of many examples may take long, too
 
     report(1.0, "test")
-    trainer.model.load_state_dict(progress.best)
+    trainer.evaluated.load_state_dict(progress.best)
     clock = time.perf_counter()
     scored = {
         name: limited(part, cell.recipe.evaluation.test_examples)
@@ -112,7 +112,7 @@ def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Pa
 def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples) -> None:
     clock = time.perf_counter()
     result = evaluate(
-        trainer.model,
+        trainer.evaluated,
         trainer.task,
         trainer.cell.loop,
         validation,
@@ -140,13 +140,13 @@ def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples
     order = [(point["validation_exact"], point["validation_token"], i) for i, point in enumerate(progress.curves)]
     if max(order)[2] == len(order) - 1:
         progress.selected = len(order) - 1
-        progress.best = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+        progress.best = {name: tensor.detach().clone() for name, tensor in trainer.evaluated.state_dict().items()}
 
 
 def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
     settings = trainer.recipe.evaluation
     return evaluate(
-        trainer.model,
+        trainer.evaluated,
         trainer.task,
         trainer.cell.loop,
         examples,

@@ -23,6 +23,7 @@ from harness.training.act import (
     run_segment,
 )
 from harness.training.batches import DeviceData, Feeder
+from harness.training.ema import WeightAverage
 from harness.training.optim import Optimizers
 from harness.training.random import CounterRandom
 from models.base import ModelShape, ReasoningModel, State, create_model
@@ -57,6 +58,7 @@ class Trainer:
         self.optimizers = Optimizers(
             self.model, self.recipe.optimizer, self.recipe.puzzle_optimizer, self.recipe.schedule, self.recipe.clip
         )
+        self.average = WeightAverage(self.model, self.recipe.ema) if self.recipe.ema is not None else None
         self.sync_every = SYNC_UPDATES[device.type]
         self.feeder = Feeder(
             task,
@@ -77,6 +79,11 @@ class Trainer:
         self.examples = 0  # drawn, as of the last synchronisation
         self.seconds = 0.0
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
+
+    @property
+    def evaluated(self) -> ReasoningModel:
+        """The model that is scored and saved: the average of the weights where the recipe has one."""
+        return self.model if self.average is None else self.average.model
 
     # -- budget ----------------------------------------------------------------------------------------------
 
@@ -154,6 +161,8 @@ class Trainer:
         self.carry = carry
         self.updates += 1
         self.optimizers.step(self.updates, self.progress)
+        if self.average is not None:
+            self.average.update()
 
     def _refilled(self) -> Carry:
         if self.carry is None:
@@ -188,6 +197,7 @@ class Trainer:
         carry = self.carry
         return {
             "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizers": self.optimizers.state_dict(),
             "learning_rate": self.optimizers.learning_rate,
             "carry": None
@@ -211,6 +221,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizers.load_state_dict(state["optimizers"])
         self.optimizers.learning_rate = state["learning_rate"]
         saved = state["carry"]
