@@ -288,7 +288,7 @@ def _metrics(tables: Tables, task: str) -> Table:
         [*(column(t) for t in ("figure", "split", "stopping")), *(number(tables.suite.arm_label(arm)) for arm in arms)],
         note=" ".join(
             ["Mean over examples and seeds, in brackets the lowest and highest seed."]
-            + [f"{name}: {note}" for name, note in tables.suite.tasks[task].metric_notes.items()]
+            + [f"{name}: {note.rstrip('.')}." for name, note in tables.suite.tasks[task].metric_notes.items()]
         ),
     )
     for (metric, split, stopping), own in metrics.groupby(["metric", "split", "stopping"], sort=False):
