@@ -310,6 +310,36 @@ def test_bfloat16_trains_and_evaluates_close_to_float32(model):
     assert losses["bfloat16"] != losses["float32"]
 
 
+def test_checkpoints_take_a_bounded_share_of_the_time_and_the_last_one_goes_on(tmp_path, toy_task, monkeypatch):
+    """With checkpoints due at once, each waits fifty times its own duration; a run that dies goes on from the last."""
+    saves: list[int] = []
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+
+    def slow_save(t, progress, folder):
+        saves.append(t.updates)
+        time.sleep(0.002)
+        save(t, progress, folder)
+
+    save = runner._save
+    monkeypatch.setattr(runner, "_save", slow_save)
+    known, chosen = prepared(tmp_path, toy_task), cell(updates=60)
+
+    def die(progress: float, text: str) -> bool:
+        if progress > 0.9:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_cell(chosen, tmp_path / "died", known, die)
+    assert 1 <= len(saves) < 30
+    last = saves[-1]
+    runner.run_cell(chosen, tmp_path / "died", known)
+    assert f"resumed at update {last}" in read_json(tmp_path / "died/record.json")["notes"]
+    runner.run_cell(chosen, tmp_path / "whole", known)
+    one, two = load(tmp_path / "died"), load(tmp_path / "whole")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 @pytest.mark.slow
 def test_every_cell_of_a_process_is_compiled_and_learns_as_the_eager_one_does():
     """torch gives up compiling silently after eight variants of a function; a worker runs many cells."""

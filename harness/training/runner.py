@@ -25,7 +25,9 @@ from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Task, create_task
 
 CHECKPOINT_SECONDS = 60.0
-"""Time between two checkpoints: what a killed run loses at most, and one update."""
+"""Least time between two checkpoints: what a killed run loses at most, and one update."""
+CHECKPOINT_SHARE = 0.02
+"""Largest share of a run's time that goes into checkpoints: one of 3.5 GB (ARC's puzzle table) takes many seconds."""
 
 Report = Callable[[float, str], bool]
 """Called with (progress 0 to 1, a short text); returns False to ask the run to stop and leave a checkpoint."""
@@ -94,16 +96,17 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
 def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Path, report: Report) -> None:
     """Spend the budget, evaluating on validation at even steps of it and keeping the best weights."""
     points = trainer.recipe.evaluation.points
-    last_saved = time.perf_counter()
+    next_save = time.perf_counter() + CHECKPOINT_SECONDS
     while not trainer.finished:
         trainer.advance()
         if trainer.progress >= progress.next_point / points or trainer.finished:
             _evaluation_point(trainer, progress, validation)
             while progress.next_point <= points and trainer.progress >= progress.next_point / points:
                 progress.next_point += 1
-        if time.perf_counter() - last_saved > CHECKPOINT_SECONDS:
+        if (began := time.perf_counter()) > next_save:
             _save(trainer, progress, folder)
-            last_saved = time.perf_counter()
+            ended = time.perf_counter()
+            next_save = ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
         if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
             _save(trainer, progress, folder)
             raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")
