@@ -221,16 +221,16 @@ def list_(
     """Show the registered tasks or models, or the suites and their arms."""
     from harness import listing
 
-    kinds = {"tasks": listing.tasks, "arms": listing.arms, "suites": listing.suites, "models": listing.models}
+    kinds = {
+        "tasks": lambda: listing.tasks(data_folder(data)),
+        "arms": lambda: listing.arms(suite),
+        "suites": listing.suites,
+        "models": listing.models,
+    }
     if what not in kinds:
         raise UserError(f'list: no "{what}" to list{did_you_mean(what, kinds)}')
     load_plugins(plugin, models=what == "models")
-    if what == "arms":
-        listing.arms(suite)
-    elif what == "tasks":
-        listing.tasks(data_folder(data))
-    else:
-        kinds[what]()  # type: ignore[operator]
+    kinds[what]()
 
 
 @app.command()

@@ -24,7 +24,8 @@ PROBE_FLOPS = 4e9
 """Work of one probe update: large enough to time (0.05 s on one core), small enough for a 27 M model on a CPU."""
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient, two moments
-EXAMPLE_BYTES = 40  # a row of examples.csv.gz, compressed, as measured on the tiny suite
+BYTES_PER_TABLE_ENTRY = 4  # sign-SGD keeps no moments, and the gradient is sparse
+EXAMPLE_BYTES = 38  # a row of examples.csv.gz, 18.6 measured on the tiny suite: the run's share and the joined table
 
 
 def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -84,7 +85,9 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         scored = _evaluation_flops(task, arm)
         arm_seconds = _seconds(task, train, scored, speed)
         per_parameter = BYTES_PER_PARAMETER + 4 * (task.recipe.ema is not None)
-        arm_memory = (per_parameter * arm.cost.total + arm.cost.activation_bytes) / 2**20 + 500
+        dense = arm.cost.total - arm.cost.puzzle_table
+        weights = per_parameter * dense + BYTES_PER_TABLE_ENTRY * arm.cost.puzzle_table
+        arm_memory = (weights + arm.cost.activation_bytes) / 2**20 + 500
         seconds += arm_seconds * len(open_cells)
         disk += len(open_cells) * (4 * arm.cost.total + EXAMPLE_BYTES * _examples(task)) / 2**20
         memory = max(memory, arm_memory)

@@ -29,7 +29,7 @@ def test_stablemax_equals_the_published_division(values):
 def test_stablemax_in_float32_differs_from_float64_by_rounding_only():
     x = torch.randn(512, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
     difference = (log_stablemax(x.float()).double() - log_stablemax(x)).abs().max().item()
-    assert 0 < difference < 2e-6  # measured 7e-7
+    assert 0 < difference < 2e-6  # measured 9.6e-7
 
 
 def test_stablemax_has_a_gradient_at_zero():
