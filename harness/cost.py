@@ -134,7 +134,8 @@ def _meta_batch(shape: ModelShape, rows: int) -> Batch:
         return torch.zeros((rows, length), dtype=torch.int32, device="meta")
 
     ids = torch.zeros(rows, dtype=torch.int32, device="meta")
-    return Batch(tokens(shape.sequence_length), tokens(shape.answer_length), ids)
+    inputs = tokens(shape.sequence_length)
+    return Batch(inputs.float() if shape.features else inputs, tokens(shape.answer_length), ids, {"prompt_length": ids})
 
 
 def _count(run: Callable[[], None]) -> float:

@@ -183,12 +183,13 @@ def probe(plan: Plan, task: TaskPlan, arm: ResolvedArm) -> float:
     device = torch.device(plan.device.value)
     dtype = DTYPES[plan.precision[task.name].value]
     model = create_model(arm.model, arm.config, shape, generator=torch.Generator(), dtype=dtype).to(device)
-    tokens = torch.ones((rows, shape.sequence_length), dtype=torch.int32, device=device)
+    kind = torch.float32 if shape.features else torch.int32
+    inputs = torch.ones((rows, shape.sequence_length), dtype=kind, device=device)
     labels = torch.ones((rows, shape.answer_length), dtype=torch.int32, device=device)
     facts = {
         name: torch.zeros((rows, *size), dtype=torch.int64, device=device) for name, size in task.data[0].facts.items()
     }
-    batch = Batch(tokens, labels, torch.zeros(rows, dtype=torch.int32, device=device), facts)
+    batch = Batch(inputs, labels, torch.zeros(rows, dtype=torch.int32, device=device), facts)
     steps = torch.ones(rows, dtype=torch.int32, device=device)
 
     def once() -> None:

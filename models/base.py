@@ -14,9 +14,12 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from harness.errors import UserError, did_you_mean
+from harness.random import CounterRandom
 from harness.registry import Registry
 from harness.schema import STRICT, validated
 from tasks.base import Batch, Task
+
+NOISE_KEY = 0x5EED  # a purpose of its own: rows' keys are random numbers already
 
 State = dict[str, Tensor]
 """A latent state: named tensors with the row first, `segment` [B] int32 (segments run so far) among them."""
@@ -32,6 +35,7 @@ class ModelShape:
     num_puzzles: int = 1
     causal: bool = False
     masked: bool = False
+    features: bool = False  # inputs are numbers, not tokens
 
     @classmethod
     def of(cls, task: Task) -> ModelShape:
@@ -42,6 +46,7 @@ class ModelShape:
             num_puzzles=task.num_puzzles,
             causal=task.causal,
             masked=task.masked,
+            features=task.features,
         )
 
 
@@ -49,7 +54,7 @@ class ModelShape:
 class Prediction:
     """logits [B, A, V]; q_halt and q_continue [B] float32 logits, None where a model has no such head.
 
-    `extra` holds named losses (scalars) or auxiliary logits of families that train on more.
+    `extra` holds what families train on beside: a name that ends in `_loss` [B] is added to the row's loss.
     """
 
     logits: Tensor
@@ -70,6 +75,8 @@ class ModelConfig(BaseModel):
     positions: str = Field("rope", pattern="^(rope|learned)$", description="rope or learned")
     slots: int = Field(1, ge=0, description="positions before the sequence; the halting head reads the first")
     puzzle_embedding: bool = Field(True, description="a puzzle vector in the first slot; the others hold zeros")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of a block's two outputs that training sets to zero")
+    segment_heads: int = Field(0, ge=0, description="first segments that answer through an output head of their own")
     rms_eps: float = Field(1e-5, gt=0)
     rope_theta: float = Field(10000.0, gt=0)
 
@@ -109,6 +116,7 @@ class ReasoningModel(nn.Module):
         "embed_tokens": "embeddings",
         "embed_pos": "embeddings",
         "lm_head": "heads",
+        "segment_head": "heads",
         "q_head": "heads",
         "puzzle_emb": "puzzle_table",
     }
@@ -119,9 +127,35 @@ class ReasoningModel(nn.Module):
         self.shape = shape
         self.dtype = dtype  # of activations; parameters stay float32 (float64 in float64 runs) and are cast at use
 
-    def initial_state(self, batch: Batch) -> State:
-        """The state of rows before their first segment. Rows are reset to it by `torch.where`."""
+    def initial_state(self, batch: Batch, keys: Tensor | None = None) -> State:
+        """The state of rows before their first segment. Rows are reset to it by `torch.where`.
+
+        keys [B] int64 seed whatever is random in a row (initial noise, dropout), so that it depends on no other row;
+        without them all rows draw alike.
+        """
         raise NotImplementedError
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the state holds the rows' keys."""
+        return self.config.dropout > 0
+
+    def start(self, batch: Batch, keys: Tensor | None) -> State:
+        """What every state holds: `segment` [B] int32, and `key` [B] int64 where the model draws random numbers."""
+        B, device = len(batch.inputs), batch.inputs.device
+        state = {"segment": torch.zeros(B, dtype=torch.int32, device=device)}
+        if self.stochastic:
+            state["key"] = torch.zeros(B, dtype=torch.int64, device=device) if keys is None else keys
+        return state
+
+    def following(self, state: State) -> State:
+        """What `start` gave, one segment later."""
+        kept = {"key": state["key"]} if self.stochastic else {}
+        return {**kept, "segment": state["segment"] + 1}
+
+    def noise(self, state: State) -> CounterRandom | None:
+        """The rows' random numbers of this segment; None where nothing is random."""
+        return CounterRandom(NOISE_KEY, state["key"] + state["segment"]) if self.stochastic else None
 
     def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""

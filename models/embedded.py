@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import UserError
 from models.base import ModelConfig, ModelShape, Prediction, ReasoningModel, State
-from models.layers import Linear, PuzzleEmbedding, Rotary, TokenEmbedding, attention_mask
+from models.layers import (
+    FeatureEmbedding,
+    Linear,
+    PuzzleEmbedding,
+    Rotary,
+    Surroundings,
+    TokenEmbedding,
+    attention_mask,
+)
 from tasks.base import Batch
 
 
@@ -20,11 +28,16 @@ class TokenModel(ReasoningModel):
         self, config: ModelConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, shape, dtype)
-        if shape.causal:
-            raise UserError(f"{type(self).__name__} has no causal form yet; it can't run a causal task")
         self.slots = config.slots
-        self.embed_tokens = TokenEmbedding(shape.vocabulary, config.hidden, generator)
+        self.embed_tokens: TokenEmbedding | FeatureEmbedding = (
+            FeatureEmbedding(config.hidden, generator)
+            if shape.features
+            else TokenEmbedding(shape.vocabulary, config.hidden, generator)
+        )
         self.lm_head = Linear(config.hidden, shape.vocabulary, generator)
+        self.segment_head = nn.ModuleList(
+            Linear(config.hidden, shape.vocabulary, generator) for _ in range(config.segment_heads)
+        )
         self.puzzle_emb = (
             PuzzleEmbedding(shape.num_puzzles, config.hidden, generator) if config.puzzle_embedding else None
         )
@@ -65,15 +78,30 @@ class TokenModel(ReasoningModel):
             x = (x + positions[: x.shape[1]]) * math.sqrt(0.5)
         return (x * math.sqrt(self.config.hidden)).to(self.dtype)
 
-    def surroundings(self, batch: Batch) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-        """Rotary tables and attention mask of a batch, as the blocks take them."""
+    def surroundings(self, state: State, batch: Batch) -> Surroundings:
+        """What the blocks of one segment need beside their input."""
         length = batch.inputs.shape[1] + self.slots
         rotary = self.rotary(length, batch.inputs.device, self.dtype) if self.rotary is not None else None
-        mask = attention_mask(batch.inputs, self.slots) if self.shape.masked else None
-        return rotary, mask
+        # under a causal mask, padding stands behind all that is scored, so nothing scored can see it
+        masked = self.shape.masked and not self.shape.causal
+        mask = attention_mask(batch.inputs, self.slots) if masked else None
+        dropping = self.training and self.config.dropout > 0
+        return Surroundings(rotary, mask, self.noise(state) if dropping else None)
 
-    def answer(self, z: Tensor) -> Tensor:
-        """Logits [B, A, V] from a state [B, slots + S, D]; where answers fill the grid, A is the batch's S."""
+    def answer(self, z: Tensor, state: State) -> Tensor:
+        """Logits [B, A, V] from z [B, slots + S, D] in the segment after `state`; where answers fill the grid, A is the
+        batch's S."""
         fills_grid = self.shape.answer_length == self.shape.sequence_length
         end = z.shape[1] if fills_grid else self.shape.answer_length + self.slots
-        return self.lm_head(z[:, self.slots : end])
+        z = z[:, self.slots : end]
+        logits: Tensor = self.lm_head(z)
+        for i, head in enumerate(self.segment_head):
+            logits = torch.where((state["segment"] == i)[:, None, None], head(z), logits)
+        return logits
+
+    def halting_vector(self, z: Tensor, batch: Batch) -> Tensor:
+        """[B, D]: what a Q head reads, the first slot. Under a causal mask that sees nothing, so the prompt's last."""
+        if not self.shape.causal:
+            return z[:, 0]
+        last = batch.facts["prompt_length"].long() - 1 + self.slots
+        return z[torch.arange(len(z), device=z.device), last]

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.base import ModelConfig, ModelShape, State, register_model
-from models.layers import Block, Stack
+from models.layers import Block, Stack, Surroundings
 from models.recurrent import RecurrentModel
 
 
@@ -38,7 +38,7 @@ class HRM(RecurrentModel):
         self.L_level = Stack(Block(config, shape.causal, generator) for _ in range(config.L_layers))
         self.own_states(generator)
 
-    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
+    def update(self, states: State, x: Tensor, around: Surroundings) -> State:
         """H_cycles × L_cycles updates, of which only the last L and the last H carry gradient."""
         z_H, z_L = states["z_H"], states["z_L"]
         H_cycles, L_cycles = self.config.H_cycles, self.config.L_cycles
@@ -46,11 +46,11 @@ class HRM(RecurrentModel):
             for h in range(H_cycles):
                 last_h = h == H_cycles - 1
                 for _ in range(L_cycles - last_h):
-                    z_L = self.L_level(z_L + (z_H + x), rotary, mask)
+                    z_L = self.L_level(z_L + (z_H + x), around)
                 if not last_h:
-                    z_H = self.H_level(z_H + z_L, rotary, mask)
-        z_L = self.L_level(z_L + (z_H + x), rotary, mask)
-        z_H = self.H_level(z_H + z_L, rotary, mask)
+                    z_H = self.H_level(z_H + z_L, around)
+        z_L = self.L_level(z_L + (z_H + x), around)
+        z_H = self.H_level(z_H + z_L, around)
         return {"z_H": z_H, "z_L": z_L}
 
     @property

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from harness.random import CounterRandom
 from models.base import ModelConfig
 from tasks.base import PAD
 
@@ -101,6 +104,30 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
+@dataclass
+class Surroundings:
+    """What the blocks of one segment have in common: rotary tables, attention mask, random numbers for dropout."""
+
+    rotary: tuple[Tensor, Tensor] | None = None
+    mask: Tensor | None = None
+    noise: CounterRandom | None = None
+    calls: int = 0  # of dropout so far
+
+    def call(self, count: int) -> int:
+        """The number of the first of `count` dropout calls. Taken before a block runs, so that its second run, in a
+        backward pass with recomputation, draws what the first drew."""
+        self.calls += count
+        return self.calls - count
+
+    def dropout(self, x: Tensor, rate: float, call: int) -> Tensor:
+        """x [B, …] with the given share of numbers set to zero and the others scaled up; numbers by row alone."""
+        if self.noise is None or rate == 0:
+            return x
+        size = x[0].numel()
+        kept = self.noise.at(call * size).uniform(*x.shape[1:]) >= rate
+        return x * kept / (1 - rate)
+
+
 class Attention(nn.Module):
     """Self-attention with one fused projection, rows ordered all q heads, all k, all v; no biases."""
 
@@ -111,12 +138,12 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(config.hidden, 3 * config.hidden, generator)
         self.o_proj = Linear(config.hidden, config.hidden, generator)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         B, S, D = x.shape
         qkv = self.qkv_proj(x).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = (rotate(qkv[:2], rotary) if rotary is not None else qkv[:2]).unbind(0)
+        q, k = (rotate(qkv[:2], around.rotary) if around.rotary is not None else qkv[:2]).unbind(0)
         v = qkv[2]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=around.mask, is_causal=self.causal)
         return self.o_proj(out.transpose(1, 2).reshape(B, S, D))
 
 
@@ -133,18 +160,39 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(gate) * up)
 
 
-class Block(nn.Module):
+class Layer(nn.Module):
+    """What stacks are made of: x ← norm(x + f(x)) twice, x [B, S, D]. Subclasses give `body`."""
+
+    recompute = False  # forget activations and run again in the backward pass (recipe option `recompute`)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.eps = config.rms_eps
+        self.rate = config.dropout
+
+    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
+        call = around.call(2)
+        if self.recompute and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self.body, x, around, call, use_reentrant=False)
+            return again
+        return self.body(x, around, call)
+
+    def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
+        """One pass; dropout calls `call` and `call + 1` belong to it."""
+        raise NotImplementedError
+
+
+class Block(Layer):
     """x ← norm(x + attention(x)); x ← norm(x + SwiGLU(x))."""
 
     def __init__(self, config: ModelConfig, causal: bool, generator: torch.Generator | None) -> None:
-        super().__init__()
-        self.eps = config.rms_eps
+        super().__init__(config)
         self.self_attn = Attention(config, causal, generator)
         self.mlp = SwiGLU(config.hidden, config.inner_width, generator)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
-        x = rms_norm(x + self.self_attn(x, rotary, mask), self.eps)
-        return rms_norm(x + self.mlp(x), self.eps)
+    def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
+        x = rms_norm(x + around.dropout(self.self_attn(x, around), self.rate, call), self.eps)
+        return rms_norm(x + around.dropout(self.mlp(x), self.rate, call + 1), self.eps)
 
 
 class Stack(nn.Module):
@@ -154,9 +202,9 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         for layer in self.layers:
-            x = layer(x, rotary, mask)
+            x = layer(x, around)
         return x
 
 
@@ -169,6 +217,20 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.embedding_weight)
+
+
+class FeatureEmbedding(nn.Module):
+    """A number x at a position becomes x · direction + offset [D], both drawn as token vectors are."""
+
+    def __init__(self, hidden: int, generator: torch.Generator | None) -> None:
+        super().__init__()
+        std = 1 / math.sqrt(hidden)
+        self.direction = nn.Parameter(truncated_normal((hidden,), std, generator))
+        self.offset = nn.Parameter(truncated_normal((hidden,), std, generator))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, S] → [B, S, D]."""
+        return features[..., None].to(self.direction.dtype) * self.direction + self.offset
 
 
 class PuzzleEmbedding(nn.Module):

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.base import ModelShape, State, register_model
-from models.layers import Block, Stack
+from models.layers import Block, Stack, Surroundings
 from models.recurrent import RecurrentModel
 from models.transformer import TransformerConfig
 
@@ -52,13 +52,13 @@ class TransformerACT(RecurrentModel):
         """How many of them, the last ones, carry gradient."""
         return 1
 
-    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
+    def update(self, states: State, x: Tensor, around: Surroundings) -> State:
         z = states["z"]
         with torch.no_grad():
             for _ in range(self.loops - self.gradient_loops):
-                z = self.stack(z + x, rotary, mask)
+                z = self.stack(z + x, around)
         for _ in range(self.gradient_loops):
-            z = self.stack(z + x, rotary, mask)
+            z = self.stack(z + x, around)
         return {"z": z}
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.base import Prediction, State
 from models.embedded import TokenModel
-from models.layers import HaltingHead, truncated_normal, weights_cast_once
+from models.layers import HaltingHead, Surroundings, truncated_normal, weights_cast_once
 from tasks.base import Batch
 
 
@@ -29,21 +29,25 @@ class RecurrentModel(TokenModel):
         for name in self.STATES.values():
             self.register_buffer(name, truncated_normal((hidden,), 1.0, generator))
 
-    def initial_state(self, batch: Batch) -> State:
+    def initial_state(self, batch: Batch, keys: Tensor | None = None) -> State:
         B, S = batch.inputs.shape
         shape = (B, self.slots + S, self.config.hidden)
         states = {state: getattr(self, init).to(self.dtype).expand(shape) for state, init in self.STATES.items()}
-        return {**states, "segment": torch.zeros(B, dtype=torch.int32, device=batch.inputs.device)}
+        return {**states, **self.start(batch, keys)}
 
     def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         with weights_cast_once(self, self.dtype):
             x = self.embed(batch, puzzle)
-            states = self.update({name: state[name] for name in self.STATES}, x, *self.surroundings(batch))
-            top = states[next(iter(self.STATES))]
-            q_halt, q_continue = self.q_head(top[:, 0])
-            prediction = Prediction(self.answer(top), q_halt, q_continue)
-        return {**states, "segment": state["segment"] + 1}, prediction
+            states = self.update({name: state[name] for name in self.STATES}, x, self.surroundings(state, batch))
+            top = self.read_out(states)
+            q_halt, q_continue = self.q_head(self.halting_vector(top, batch))
+            prediction = Prediction(self.answer(top, state), q_halt, q_continue)
+        return {**states, **self.following(state)}, prediction
 
-    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
+    def read_out(self, states: State) -> Tensor:
+        """The state that the heads read: the first of STATES."""
+        return states[next(iter(self.STATES))]
+
+    def update(self, states: State, x: Tensor, around: Surroundings) -> State:
         """The states after one segment; x [B, slots + S, D] is the embedded input. Decides what carries gradient."""
         raise NotImplementedError

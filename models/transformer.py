@@ -31,14 +31,14 @@ class Transformer(TokenModel):
         super().__init__(config, shape, dtype, generator)
         self.stack = Stack(Block(config, shape.causal, generator) for _ in range(config.layers))
 
-    def initial_state(self, batch: Batch) -> State:
-        return {"segment": torch.zeros(len(batch.inputs), dtype=torch.int32, device=batch.inputs.device)}
+    def initial_state(self, batch: Batch, keys: Tensor | None = None) -> State:
+        return self.start(batch, keys)
 
     def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         with weights_cast_once(self, self.dtype):
-            z = self.stack(self.embed(batch, puzzle), *self.surroundings(batch))
-            prediction = Prediction(self.answer(z))
-        return {"segment": state["segment"] + 1}, prediction
+            z = self.stack(self.embed(batch, puzzle), self.surroundings(state, batch))
+            prediction = Prediction(self.answer(z, state))
+        return self.following(state), prediction
 
     @property
     def layers_per_segment(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from models.base import ModelConfig, ModelShape, State, published_inner_width, register_model
-from models.layers import Block, Stack, SwiGLU, rms_norm
+from models.layers import Block, Layer, Stack, Surroundings, SwiGLU, rms_norm
 from models.recurrent import RecurrentModel
 
 
@@ -57,6 +57,8 @@ class TRM(RecurrentModel):
         self, config: TRMConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, shape, dtype, generator)
+        if config.mixer and shape.causal:
+            raise UserError("the mixer form of TRM sees all positions at once; it can't run a causal task")
 
         def block() -> nn.Module:
             if config.mixer:
@@ -66,14 +68,14 @@ class TRM(RecurrentModel):
         self.L_level = Stack(block() for _ in range(config.L_layers))
         self.own_states(generator)
 
-    def update(self, states: State, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> State:
+    def update(self, states: State, x: Tensor, around: Surroundings) -> State:
         """H_cycles full cycles, of which only the last carries gradient, in all its calls."""
         z_H, z_L = states["z_H"], states["z_L"]
 
         def cycle(z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor]:
             for _ in range(self.config.L_cycles):
-                z_L = self.L_level(z_L + (z_H + x), rotary, mask)
-            return self.L_level(z_H + z_L, rotary, mask), z_L
+                z_L = self.L_level(z_L + (z_H + x), around)
+            return self.L_level(z_H + z_L, around), z_L
 
         with torch.no_grad():
             for _ in range(self.config.H_cycles - 1):
@@ -87,25 +89,24 @@ class TRM(RecurrentModel):
         return c.H_cycles * (c.L_cycles + 1) * c.L_layers
 
 
-class MixerBlock(nn.Module):
+class MixerBlock(Layer):
     """x ← norm(x + SwiGLU(x)) along the sequence, norm included, then the same along the width. x [B, L, D].
 
     A weight belongs to each position, so L is fixed, and no mask can be applied: padding is mixed in like any token.
     """
 
     def __init__(self, config: TRMConfig, length: int, generator: torch.Generator | None) -> None:
-        super().__init__()
-        self.eps = config.rms_eps
+        super().__init__(config)
         self.length = length
         inner = config.mixer_inner or published_inner_width(length, config.expansion)
         self.mlp_t = SwiGLU(length, inner, generator)
         self.mlp = SwiGLU(config.hidden, config.inner_width, generator)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
+    def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
         if x.shape[1] != self.length:
             raise UserError(
                 f"the mixer form of TRM is built for {self.length} positions, slots included; an input has {x.shape[1]}"
             )
         x = x.transpose(1, 2)
-        x = rms_norm(x + self.mlp_t(x), self.eps).transpose(1, 2)
-        return rms_norm(x + self.mlp(x), self.eps)
+        x = rms_norm(x + around.dropout(self.mlp_t(x), self.rate, call), self.eps).transpose(1, 2)
+        return rms_norm(x + around.dropout(self.mlp(x), self.rate, call + 1), self.eps)

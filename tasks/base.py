@@ -31,8 +31,10 @@ Array = Any
 class Batch:
     """Rows on their way through a model: torch tensors in training, NumPy arrays where a floor is computed.
 
-    inputs [B, S] tokens, labels [B, A] tokens (0 = position not scored), puzzle_ids [B], and `facts`: what else a
-    verifier needs to know about each row ([B] or [B, …] each).
+    inputs [B, S] tokens, or [B, S] float32 features where the task has `features`; labels [B, A] tokens (0 = position
+    not scored), puzzle_ids [B], and `facts`: what else a verifier needs to know about each row ([B] or [B, …] each).
+    A causal task labels position t with the token that follows it, and gives the fact `prompt_length` [B]: how many
+    of the inputs the answer may depend on.
     """
 
     inputs: Array
@@ -54,8 +56,8 @@ class Batch:
 class Examples:
     """One split as arrays; row i of each belongs to example i.
 
-    inputs [N, S] and labels [N, A] unsigned tokens; difficulty [N] float32 (its unit is the task's `difficulty_unit`);
-    puzzle_ids [N] int32, 0 where the task has none; groups [N] str, for accuracy by group (a length, a rating band);
+    inputs [N, S] unsigned tokens (or float32 features) and labels [N, A] unsigned tokens; difficulty [N] float32 (its
+    unit is the task's `difficulty_unit`); puzzle_ids [N] int32, 0 where the task has none; groups [N] str, for accuracy by group (a length, a rating band);
     facts: arrays [N, …] for the verifier. `ids` are derived from the content, so they name an example in every run.
     """
 
@@ -122,7 +124,7 @@ class Examples:
 
 
 class RowRandom(Protocol):
-    """Random numbers for augmentation on the device, one independent stream per row (see harness/training/random.py).
+    """Random numbers for augmentation on the device, one independent stream per row (see harness/random.py).
 
     A row's numbers depend on (task, seed, position in the stream) alone, so every arm sees the same augmented example.
     """
@@ -174,7 +176,16 @@ class Task(BaseModel):
     floor_note: ClassVar[str] = "most frequent training answer, or the input copied, whichever is better"
 
     # -- what it looks like to a model -------------------------------------------------------------------------
-    causal: ClassVar[bool] = False
+    @property
+    def causal(self) -> bool:
+        """Whether position t may see positions up to t alone: text that is written from left to right."""
+        return False
+
+    @property
+    def features(self) -> bool:
+        """Whether inputs are numbers rather than tokens; each of the S is then a position of its own."""
+        return False
+
     masked: ClassVar[bool] = False  # hide padding from attention (sequences of several lengths)
 
     # -- suites that a plug-in adds itself to: {"tiny": {"seeds": 2, "settings": {…}, "recipe": {…}}} -------------

@@ -60,10 +60,10 @@ def test_gradient_reaches_exactly_the_last_loops(gradient_loops, expected):
 def test_the_input_is_added_before_each_loop():
     model, batch = small("looped", {"loops": 3}), random_batch(5, 2, 6)
     state = model.initial_state(batch)
-    rotary, mask = model.surroundings(batch)
+    around = model.surroundings(state, batch)
     z, x = state["z"], model.embed(batch, model.puzzle_vectors(batch))
     for _ in range(3):
-        z = model.stack(z + x, rotary, mask)
+        z = model.stack(z + x, around)
     assert torch.equal(model(state, batch)[0]["z"], z)
 
 

@@ -38,7 +38,7 @@ def test_the_documented_task_keeps_the_contract(example):
     import numpy as np
     import torch
 
-    from harness.training.random import CounterRandom
+    from harness.random import CounterRandom
     from tasks.base import TASKS, DataFolder, create_task
 
     load_plugin(example)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.training.random import CounterRandom
+from harness.random import CounterRandom
 
 
 def test_a_rows_numbers_do_not_depend_on_the_other_rows():

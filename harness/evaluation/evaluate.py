@@ -94,7 +94,7 @@ def evaluate(
     for start in range(0, n, size):
         index = torch.arange(start, start + size, device=device).clamp(max=n - 1)
         batch = data.rows(index)
-        state = model.initial_state(batch)
+        state = model.initial_state(batch, index)  # what is random in a row depends on its place in the split
         scored = batch.labels != PAD
         per_segment: dict[str, list[torch.Tensor]] = {}
         for segment in range(1, depth + 1):

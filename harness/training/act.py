@@ -94,7 +94,7 @@ def segment_losses(
         total = total + loop.halting_weight * halting
     for name, value in prediction.extra.items():
         if name.endswith("_loss"):
-            total = total + value
+            total = total + value.sum()
     return Losses(total, language.detach(), correct, target_continue)
 
 
@@ -118,8 +118,8 @@ def replace_rows(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(rows.view(-1, *([1] * (new.dim() - 1))), new, old)
 
 
-def refill(model: ReasoningModel, carry: Carry, fresh: Batch) -> Carry:
-    """Give halted rows their fresh example and the initial state; leave the others as they are."""
+def refill(model: ReasoningModel, carry: Carry, fresh: Batch, keys: Tensor | None = None) -> Carry:
+    """Give halted rows their fresh example and the initial state, drawn by their keys [B]; leave the others alone."""
     rows = carry.halted
     batch = Batch(
         replace_rows(rows, fresh.inputs, carry.batch.inputs),
@@ -127,7 +127,7 @@ def refill(model: ReasoningModel, carry: Carry, fresh: Batch) -> Carry:
         replace_rows(rows, fresh.puzzle_ids, carry.batch.puzzle_ids),
         {name: replace_rows(rows, value, carry.batch.facts[name]) for name, value in fresh.facts.items()},
     )
-    initial = model.initial_state(batch)
+    initial = model.initial_state(batch, keys)
     return Carry(
         state={name: replace_rows(rows, initial[name], value) for name, value in carry.state.items()},
         batch=batch,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness import seeds
-from harness.training.random import CounterRandom
+from harness.random import CounterRandom
 from tasks.base import Batch, Examples, Task
 
 
@@ -23,9 +23,10 @@ class DeviceData:
         return len(self.batch.inputs)
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows at index [B]; tokens come as int32."""
+        """The rows at index [B]; tokens come as int32, features as they are."""
         part = self.batch.map(lambda tensor: tensor[index])
-        return Batch(part.inputs.int(), part.labels.int(), part.puzzle_ids, part.facts)
+        inputs = part.inputs if part.inputs.is_floating_point() else part.inputs.int()
+        return Batch(inputs, part.labels.int(), part.puzzle_ids, part.facts)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

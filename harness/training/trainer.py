@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness import seeds
 from harness.cell import Cell
+from harness.random import CounterRandom
 from harness.recipe import Recipe
 from harness.training.act import (
     Carry,
@@ -25,7 +26,6 @@ from harness.training.act import (
 from harness.training.batches import DeviceData, Feeder
 from harness.training.ema import WeightAverage
 from harness.training.optim import Optimizers
-from harness.training.random import CounterRandom
 from models.base import ModelShape, ReasoningModel, State, create_model
 from tasks.base import Batch, Splits, Task
 
@@ -71,6 +71,7 @@ class Trainer:
             window_updates=self.sync_every,
         )
         self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
+        self.noise_key = seeds.key(cell.task, cell.arm, "noise", cell.seed)
         self.rows = torch.arange(self.recipe.batch_size, device=device)
         if cell.engine == "compiled":
             compile_model(self.model)
@@ -165,12 +166,10 @@ class Trainer:
             self.average.update()
 
     def _refilled(self) -> Carry:
-        if self.carry is None:
-            everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
-            fresh, _ = self.feeder.next(everything)
-            return refill(self.model, first_carry(self.model, fresh), fresh)
-        fresh, _ = self.feeder.next(self.carry.halted)
-        return refill(self.model, self.carry, fresh)
+        everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
+        fresh, positions = self.feeder.next(everything if self.carry is None else self.carry.halted)
+        keys = CounterRandom(self.noise_key, positions).bits()
+        return refill(self.model, self.carry or first_carry(self.model, fresh), fresh, keys)
 
     def _note(self, losses: Losses, released: Tensor, steps: Tensor) -> None:
         done = released.double()

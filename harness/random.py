@@ -51,6 +51,12 @@ class CounterRandom:
         mixed = _mix(self._rows[:, None] ^ _mix(lanes * _GOLDEN + 1))
         return mixed.view(len(self._rows), *shape)
 
+    def at(self, lane: int) -> CounterRandom:
+        """The same streams, read on from `lane`: what is drawn then does not depend on what was drawn before."""
+        there = CounterRandom.__new__(CounterRandom)
+        there._rows, there._lane = self._rows, lane
+        return there
+
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] float32 in [0, 1): 24 bits, so that 1.0 can't come out."""
         return _shift_right(self.bits(*shape), 40).to(torch.float32) * 2.0**-24
