@@ -57,7 +57,8 @@ class Examples:
     """One split as arrays; row i of each belongs to example i.
 
     inputs [N, S] unsigned tokens (or float32 features) and labels [N, A] unsigned tokens; difficulty [N] float32 (its
-    unit is the task's `difficulty_unit`); puzzle_ids [N] int32, 0 where the task has none; groups [N] str, for accuracy by group (a length, a rating band);
+    unit is the task's `difficulty_unit`); puzzle_ids [N] int32, 0 where the task has none; groups [N] str, for accuracy
+    by group (a length, a rating band);
     facts: arrays [N, …] for the verifier. `ids` are derived from the content, so they name an example in every run.
     """
 
