@@ -18,7 +18,7 @@ from harness.schema import validated
 from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.trainer import DTYPES
-from models.base import MODELS, ModelConfig, ModelShape, ReasoningModel, resolve_config
+from models.base import MODELS, PRESET_LOOPS, ModelConfig, ModelShape, ReasoningModel, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
 
@@ -149,7 +149,9 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
 
 def _loop(arm: Arm, override: dict[str, Any], model: type[ReasoningModel], where: str) -> Loop:
     if model.recurrent:
-        return validated(Loop, deep_merge(deep_merge(model.LOOP, arm.loop), override), where, "loop")
+        preset = PRESET_LOOPS[arm.model].get(arm.preset or "", {})
+        settings = deep_merge(deep_merge(deep_merge(model.LOOP, preset), arm.loop), override)
+        return validated(Loop, settings, where, "loop")
     if arm.loop or override:
         raise UserError(f"{where}.loop: {arm.model} answers in one segment and has no loop; leave it out")
     return ONE_PASS

@@ -185,16 +185,18 @@ class ReasoningModel(nn.Module):
 MODELS: Registry[type[ReasoningModel]] = Registry("model")
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {}
 """model → preset name → configuration: `{"model": "hrm", "preset": "paper"}` in a suite."""
+PRESET_LOOPS: dict[str, dict[str, dict[str, Any]]] = {}
+"""model → preset name → loop settings that belong to the preset, under those of the arm."""
 
 
 def register_model(
-    name: str, presets: dict[str, dict[str, Any]] | None = None
+    name: str, presets: dict[str, dict[str, Any]] | None = None, loops: dict[str, dict[str, Any]] | None = None
 ) -> Callable[[type[ReasoningModel]], type[ReasoningModel]]:
-    """Class decorator: makes a model known as `name`, with named presets of its configuration."""
+    """Class decorator: makes a model known as `name`, with named presets of its configuration (and their loops)."""
 
     def register(cls: type[ReasoningModel]) -> type[ReasoningModel]:
         MODELS.add(name, cls)
-        PRESETS[name] = presets or {}
+        PRESETS[name], PRESET_LOOPS[name] = presets or {}, loops or {}
         return cls
 
     return register
