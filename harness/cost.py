@@ -13,9 +13,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.recipe import Loop
-from harness.training.act import detached, run_segment
+from harness.recipe import Loop, Recipe
+from harness.training.act import Phase, detached, run_segment
 from models.base import ModelConfig, ModelShape, ReasoningModel, create_model
+from models.layers import recompute_layers
 from tasks.base import Batch, Task
 
 
@@ -32,7 +33,7 @@ class Cost:
     segments: int
     flops_per_segment: float  # one answer, one segment
     flops_per_update: float
-    activation_bytes: float  # kept for the backward pass of one update of the whole batch
+    activation_bytes: float  # kept for a backward pass, of the whole batch or of one of the recipe's `accumulate` parts
 
     @property
     def total(self) -> int:
@@ -74,24 +75,28 @@ def measure(
     config: ModelConfig,
     shape: ModelShape,
     loop: Loop,
-    batch_size: int,
+    recipe: Recipe,
     dtype: torch.dtype = torch.float32,
 ) -> Cost:
-    """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled.
+    """Count one arm. Rows are independent, so FLOPs are counted at 2 rows and scaled to the batch.
 
-    dtype, that of the activations, decides activation_bytes alone.
+    Where updates differ (a bootstrap pass every few, shorter rollouts in a curriculum's stages), FLOPs per update are
+    the mean over the run. dtype, that of the activations, decides activation_bytes alone.
     """
     rows = 2
     copy = create_model(model, config, shape, dtype=dtype)
+    if recipe.recompute:
+        recompute_layers(copy)
     batch = _meta_batch(shape, rows)
 
-    def update_once() -> None:
+    def update_once(most: int, bootstraps: bool) -> None:
         # `correct` decides only the halting target's value, never what is computed: label equality stands in
         steps = torch.zeros(rows, dtype=torch.int32, device="meta")
         state = copy.initial_state(batch)
         total = torch.zeros((), device="meta")
-        for _ in range(loop.rollout):
-            state, _, losses = run_segment(loop, LabelEquality(), copy, state, batch, steps, "softmax")
+        phase = Phase(most, loop.exploration, bootstraps=bootstraps)
+        for _ in range(min(loop.rollout, most)):
+            state, _, losses = run_segment(loop, LabelEquality(), copy, state, batch, steps, "softmax", phase)
             total = total + losses.total
             if loop.detach:
                 state = detached(state)
@@ -108,7 +113,18 @@ def measure(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        flops_per_update = _count(update_once) / rows * batch_size
+        flops_per_update = _count(lambda: update_once(loop.segments, True))
+    often = 1 / loop.bootstrap_every
+    if loop.bootstrap_every > 1 or len(recipe.curriculum.stages(loop.segments)) > 1:
+        counted = {
+            (most, bootstraps): _count(lambda most=most, bootstraps=bootstraps: update_once(most, bootstraps))  # type: ignore[misc]
+            for _, most in recipe.curriculum.stages(loop.segments)
+            for bootstraps in (True, False)
+        }
+        flops_per_update = sum(
+            share * (often * counted[most, True] + (1 - often) * counted[most, False])
+            for share, most in recipe.curriculum.stages(loop.segments)
+        )
     return Cost(
         core=groups["core"],
         embeddings=groups["embeddings"],
@@ -118,8 +134,8 @@ def measure(
         layers_per_segment=copy.layers_per_segment,
         segments=loop.segments if copy.recurrent else 1,
         flops_per_segment=_segment_flops(copy, shape),
-        flops_per_update=flops_per_update,
-        activation_bytes=sum(kept.values()) / rows * batch_size,
+        flops_per_update=flops_per_update / rows * recipe.batch_size,
+        activation_bytes=sum(kept.values()) / rows * recipe.batch_size / recipe.accumulate,
     )
 
 

@@ -17,8 +17,9 @@ from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.schema import validated
 from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
+from harness.training.losses import LOSSES
 from harness.training.trainer import DTYPES
-from models.base import MODELS, PRESET_LOOPS, ModelConfig, ModelShape, ReasoningModel, resolve_config
+from models.base import MODELS, PRESET_LOOPS, ModelConfig, ModelShape, ReasoningModel, create_model, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
 
@@ -140,11 +141,28 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
                 f"{where} on task {name}",
             )
             config = matched.config
-        cost = measure(arm.model, config, shape, loop, recipe.batch_size, DTYPES[precision])
+        cost = measure(arm.model, config, shape, loop, recipe, DTYPES[precision])
         resolved[arm_name] = ResolvedArm(
             arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), matched
         )
+    _check_names(recipe, resolved, shape, f"suite {suite.name}: task {name}")
     return resolved
+
+
+def _check_names(recipe: Recipe, arms: dict[str, ResolvedArm], shape: ModelShape, where: str) -> None:
+    """The loss is registered, weights of segments leave every arm one, and each factor's module is in some arm."""
+    if recipe.loss not in LOSSES.names():
+        raise UserError(f'{where}: recipe.loss: no loss "{recipe.loss}"{did_you_mean(recipe.loss, LOSSES.names())}')
+    for arm in arms.values():
+        recipe.weights_of(arm.loop.segments)
+    if recipe.optimizer.factors:
+        models = [create_model(arm.model, arm.config, shape) for arm in arms.values()]
+        parameters = [name for model in models for name, _ in model.named_parameters()]
+        for module in recipe.optimizer.factors:
+            if not any(name == module or name.startswith(f"{module}.") for name in parameters):
+                modules = sorted({name.split(".")[0] for name in parameters})
+                known = did_you_mean(module, modules) or f"; there are {', '.join(modules)}"
+                raise UserError(f"{where}: recipe.optimizer.factors.{module}: no arm has such a module{known}")
 
 
 def _loop(arm: Arm, override: dict[str, Any], model: type[ReasoningModel], where: str) -> Loop:

@@ -47,15 +47,15 @@ class HRMConfig(ModelConfig):
     inject: Literal["every", "first"] = Field(
         "every", description="the input is added before every L call, or only before the first of a segment"
     )
-    link_H_to_L: bool = Field(True, description="L sees H's state")
-    link_L_to_H: bool = Field(True, description="H sees L's state; without it heads read the sum of both states")
+    H_to_L: bool = Field(True, description="L sees H's state")
+    L_to_H: bool = Field(True, description="H sees L's state; without it heads read the sum of both states")
 
     @model_validator(mode="after")
     def _switches_agree(self) -> HRMConfig:
         if self.inject == "first" and self.gradient != "full" and self.H_cycles * self.L_cycles > 1:
             raise ValueError("inject: first lets no gradient reach the embedding unless gradient is full; set it, too")
-        if self.modules == "L" and not (self.link_H_to_L and self.link_L_to_H):
-            raise ValueError("modules: L has no H to cut a link to; leave link_H_to_L and link_L_to_H alone")
+        if self.modules == "L" and not (self.H_to_L and self.L_to_H):
+            raise ValueError("modules: L has no H to cut a link to; leave H_to_L and L_to_H alone")
         if self.modules != "both" and self.H_layers != self.L_layers and "H_layers" in self.model_fields_set:
             raise ValueError(f"modules: {self.modules} has one module, of L_layers blocks; leave H_layers out")
         return self
@@ -88,8 +88,8 @@ it states none; 6 is the step between its neighbours."""
 class HRM(RecurrentModel):
     """HRM as published. The preset `paper` is 512 wide with 4 + 4 layers: 27,275,266 parameters on Sudoku.
 
-    The presets `s4-…` are the sizes of the Keras port (source system S4), which follows the published code. Its table of
-    parameters is too low by 1.98 to 2.84 times; the cores are 3.4, 14.2, 40.9, 113.2, 308.3 and 906.0 million. Its
+    The presets `s4-…` are the sizes of the Keras port (source system S4), which follows the published code. Its table
+    of parameters is too low by 1.98 to 2.84 times; the cores are 3.4, 14.2, 40.9, 113.2, 308.3 and 906.0 million. Its
     blocks have norms with a learned scale, ours as published none: that is 2 · width numbers per block, at most 0.1 %.
     """
 
@@ -123,10 +123,10 @@ class HRM(RecurrentModel):
         H_level = self.H_level if self.config.modules == "both" else self.L_level
         for call in self.calls:
             with call.gradient():
-                seen = z_H if self.config.link_H_to_L else None
+                seen = z_H if self.config.H_to_L else None
                 z_L = self.L_level(_plus(z_L, seen, x if call.injects else None), around)
                 if call.ends_cycle:
-                    z_H = H_level(z_H + z_L if self.config.link_L_to_H else z_H, around)
+                    z_H = H_level(z_H + z_L if self.config.L_to_H else z_H, around)
         return {"z_H": z_H, "z_L": z_L}
 
     def _calls(self) -> Iterator[Call]:
@@ -138,7 +138,7 @@ class HRM(RecurrentModel):
                 yield Call(last_low, c.inject == "every" or (h == 0 and low == 0), carries)
 
     def read_out(self, states: State) -> Tensor:
-        if self.config.modules != "L" and not self.config.link_L_to_H:
+        if self.config.modules != "L" and not self.config.L_to_H:
             return states["z_H"] + states["z_L"]
         return super().read_out(states)
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from harness.errors import UserError
 from harness.random import CounterRandom
 from models.base import ModelConfig
 from tasks.base import PAD
@@ -193,6 +194,15 @@ class Block(Layer):
     def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
         x = rms_norm(x + around.dropout(self.self_attn(x, around), self.rate, call), self.eps)
         return rms_norm(x + around.dropout(self.mlp(x), self.rate, call + 1), self.eps)
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Let blocks forget their activations. Raises UserError for a model without such blocks."""
+    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    if not layers:
+        raise UserError(f"recipe.recompute: {type(model).__name__} has no blocks that can be computed again")
+    for layer in layers:
+        layer.recompute = True
 
 
 class Stack(nn.Module):

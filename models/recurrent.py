@@ -45,7 +45,9 @@ class RecurrentModel(TokenModel):
     def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
         with weights_cast_once(self, self.dtype):
             x = self.embed(batch, puzzle)
-            states = self.update({name: state[name] for name in self.buffers_of_states}, x, self.surroundings(state, batch))
+            states = self.update(
+                {name: state[name] for name in self.buffers_of_states}, x, self.surroundings(state, batch)
+            )
             top = self.read_out(states)
             q_halt, q_continue = self.q_head(self.halting_vector(top, batch))
             prediction = Prediction(self.answer(top, state), q_halt, q_continue)

@@ -154,7 +154,7 @@ def test_halting_truth_table(halting, steps, minimum, q_halt, q_continue, releas
 def test_exploration_draws_every_minimum_from_two_to_the_last_equally():
     loop = Loop(segments=5, exploration=0.4)
     uniform = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
-    minimum = exploration_minimum(loop, uniform)
+    minimum = exploration_minimum(loop.segments, loop.exploration, uniform)
     share = (minimum > 0).double().mean().item()
     assert share == pytest.approx(0.4, abs=0.01)
     counts = torch.bincount(minimum[minimum > 0], minlength=6)[2:] / (minimum > 0).sum()
@@ -228,7 +228,7 @@ def test_bootstrap_pass_leaves_no_gradient():
     model = small_model({})
     batch = random_batch(5, 2, 6)
     state, _ = model(model.initial_state(batch), batch)
-    target = bootstrap_target(Loop(segments=4), model, state, batch, torch.ones(2))
+    target = bootstrap_target(model, state, batch, torch.ones(2), 4)
     assert not target.requires_grad
 
 

@@ -9,7 +9,7 @@ from toys import FAMILIES, SMALL, cell, random_batch, trainer
 
 from harness.cost import measure
 from harness.errors import UserError
-from harness.recipe import Loop
+from harness.recipe import Loop, Recipe
 from models.base import ModelShape, create_model, resolve_config
 
 SHAPE = ModelShape(5, 6, 6)
@@ -35,12 +35,14 @@ def test_an_update_costs_what_hrms_costs():
     """24 forward, 16 backward of the last loop's 8 layers, 24 for the bootstrap pass: 64 layer-forwards, as HRM's."""
     S, base = 9, {"hidden": 32, "heads": 2, "inner": 40}
     shape = ModelShape(5, S, S)
-    looped = measure("looped", resolve_config("looped", base), shape, Loop(), 8)
-    hrm = measure("hrm", resolve_config("hrm", base), shape, Loop(), 8)
+    looped = measure("looped", resolve_config("looped", base), shape, Loop(), Recipe(batch_size=8))
+    hrm = measure("hrm", resolve_config("hrm", base), shape, Loop(), Recipe(batch_size=8))
     assert looped.flops_per_segment == hrm.flops_per_segment
     assert looped.flops_per_update == hrm.flops_per_update
     layer, head, q = layer_flops(32, S + 1, 40), 2 * S * 32 * 5, 2 * 32 * 2
-    everything = measure("looped", resolve_config("looped", {**base, "gradient_loops": None}), shape, Loop(), 8)
+    everything = measure(
+        "looped", resolve_config("looped", {**base, "gradient_loops": None}), shape, Loop(), Recipe(batch_size=8)
+    )
     assert everything.flops_per_update == 8 * ((24 + 48 + 24) * layer + 4 * (head + q))
 
 

@@ -12,7 +12,7 @@ from harness.cost import Cost, flops_per_segment, measure, parameters
 from harness.errors import UserError
 from harness.matching import Reference, match_arm, match_parameters
 from harness.plan import make_plan
-from harness.recipe import ONE_PASS, Loop
+from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.record import identity
 from models.base import ModelShape, resolve_config
 from tasks.base import DataFolder
@@ -80,13 +80,13 @@ def test_flops_are_those_of_the_closed_formula(D, heads, S, inner):
     shape = ModelShape(11, S, S)
     layer, head, q = layer_flops(D, S + 1, inner), 2 * S * D * 11, 2 * D * 2
     base = {"hidden": D, "heads": heads, "inner": inner}
-    hrm = measure("hrm", resolve_config("hrm", base), shape, Loop(), 32)
+    hrm = measure("hrm", resolve_config("hrm", base), shape, Loop(), Recipe(batch_size=32))
     assert hrm.flops_per_segment == 24 * layer + head + q
     assert hrm.flops_per_answer == 16 * hrm.flops_per_segment
     assert hrm.layers_per_answer == 384
     # the backward pass of the head and of the q head costs twice their forward pass, like any layer
     assert hrm.flops_per_update == 32 * (64 * layer + 4 * (head + q))
-    one_pass = measure("transformer", resolve_config("transformer", base), shape, ONE_PASS, 32)
+    one_pass = measure("transformer", resolve_config("transformer", base), shape, ONE_PASS, Recipe(batch_size=32))
     assert one_pass.flops_per_segment == 8 * layer + head
     assert one_pass.flops_per_update == 32 * 3 * (8 * layer + head)
 
@@ -94,16 +94,18 @@ def test_flops_are_those_of_the_closed_formula(D, heads, S, inner):
 def test_without_bootstrap_an_update_costs_no_second_forward_pass():
     shape = ModelShape(5, 9, 9)
     config = resolve_config("hrm", {"hidden": 32, "heads": 2, "inner": 64})
-    learned = measure("hrm", config, shape, Loop(), 4)
-    simple = measure("hrm", config, shape, Loop(halting="q_halt"), 4)
+    learned = measure("hrm", config, shape, Loop(), Recipe(batch_size=4))
+    simple = measure("hrm", config, shape, Loop(halting="q_halt"), Recipe(batch_size=4))
     assert learned.flops_per_update - simple.flops_per_update == 4 * learned.flops_per_segment
 
 
 def test_activation_memory_does_not_grow_with_the_cycles_of_the_one_step_gradient():
     shape = ModelShape(5, 9, 9)
     base = {"hidden": 32, "heads": 2, "inner": 64}
-    few = measure("hrm", resolve_config("hrm", base), shape, Loop(), 4)
-    many = measure("hrm", resolve_config("hrm", {**base, "H_cycles": 4, "L_cycles": 4}), shape, Loop(), 4)
+    few = measure("hrm", resolve_config("hrm", base), shape, Loop(), Recipe(batch_size=4))
+    many = measure(
+        "hrm", resolve_config("hrm", {**base, "H_cycles": 4, "L_cycles": 4}), shape, Loop(), Recipe(batch_size=4)
+    )
     assert few.activation_bytes == many.activation_bytes > 0
 
 

@@ -47,7 +47,6 @@ def changed(path: str, value):
         ("tasks/parity/seeds", 0, r"tasks\.parity\.seeds"),
         ("tasks/parity/arms", ["hrm", "tansformer"], r'no arm "tansformer" \(did you mean "transformer"\?\)'),
         ("tasks/parity/primary", {"arms": ["hrm", "x"]}, r'tasks\.parity\.primary\.arms: no arm "x"'),
-        ("tasks/parity/recipe", {"loss": "hinge"}, r"tasks\.parity\.recipe\.loss"),
         ("tasks/parity/recipe", {"los": "softmax"}, r'tasks\.parity\.recipe\.los: unknown key \(did you mean "loss"'),
         ("name", "a/b", r"name"),
         ("recipe/evaluation", {"segments": [0, 1]}, r"recipe\.evaluation\.segments"),

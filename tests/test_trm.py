@@ -12,7 +12,7 @@ from toys import SMALL, random_batch
 from harness.cost import measure
 from harness.errors import UserError
 from harness.plan import make_plan
-from harness.recipe import Loop
+from harness.recipe import Loop, Recipe
 from harness.suite import load_suite
 from harness.training.act import detached, first_carry, halted_after, refill, run_segment
 from models.base import ModelShape, create_model, resolve_config
@@ -51,7 +51,7 @@ def test_layers_per_segment_and_cost_of_an_update_are_those_of_the_papers(L_cycl
     D, S, inner = 64, 17, 172
     shape = ModelShape(11, S, S)
     config = resolve_config("trm", {"hidden": D, "heads": 2, "inner": inner, "L_cycles": L_cycles}, "att")
-    cost = measure("trm", config, shape, Q_HALT, 32)
+    cost = measure("trm", config, shape, Q_HALT, Recipe(batch_size=32))
     layer, head, q = layer_flops(D, S + 16, inner), 2 * S * D * 11, 2 * D * 2
     assert cost.layers_per_segment == layers
     assert cost.flops_per_segment == layers * layer + head + q
@@ -61,7 +61,7 @@ def test_layers_per_segment_and_cost_of_an_update_are_those_of_the_papers(L_cycl
 def test_flops_of_the_mixer_are_those_of_the_closed_formula():
     D, S, inner, mixer_inner = 32, 9, 40, 24
     config = {"hidden": D, "heads": 2, "inner": inner, "mixer": True, "mixer_inner": mixer_inner, "positions": "none"}
-    cost = measure("trm", resolve_config("trm", config), ModelShape(5, S, S), Q_HALT, 1)
+    cost = measure("trm", resolve_config("trm", config), ModelShape(5, S, S), Q_HALT, Recipe(batch_size=1))
     T = S + 16
     layer = 2 * D * 3 * T * mixer_inner + 2 * T * 3 * D * inner
     assert cost.flops_per_segment == 42 * layer + 2 * S * D * 5 + 2 * D * 2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness import seeds
 from harness.random import CounterRandom
+from harness.recipe import DifficultyRamp
 from tasks.base import Batch, Examples, Task
 
 
@@ -36,19 +37,34 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 class Stream:
-    """The endless order in which a (task, seed) draws its n training examples: a new permutation every epoch."""
+    """The endless order in which a (task, seed) draws its n training examples: a new permutation every epoch.
 
-    def __init__(self, task: str, seed: int, n: int) -> None:
-        self.task, self.seed, self.n = task, seed, n
+    With a ramp over difficulty [n], the first `until_examples` are drawn with replacement from a growing easiest share.
+    """
+
+    BLOCK = 4096  # draws of a ramp that one generator gives
+
+    def __init__(
+        self, task: str, seed: int, n: int, ramp: DifficultyRamp | None = None, difficulty: np.ndarray | None = None
+    ) -> None:
+        self.task, self.seed, self.n, self.ramp = task, seed, n, ramp
         self._epoch = -1
         self._order = np.empty(0, np.int64)
+        if ramp is not None:
+            assert difficulty is not None, "a ramp needs difficulties"
+            shuffled = seeds.generator(task, "ramp order", seed).permutation(n)  # of equally easy ones, any
+            self._easiest = shuffled[np.argsort(difficulty[shuffled], kind="stable")]
 
     def window(self, start: int, count: int) -> np.ndarray:
         """[count] int64: which example stands at each of the positions start … start + count − 1."""
         parts = []
         position, end = start, start + count
+        ramped = self.ramp.until_examples if self.ramp is not None else 0
+        while position < min(end, ramped):
+            parts.append(self._ramp(position, min(end, ramped)))
+            position += len(parts[-1])
         while position < end:
-            epoch, offset = divmod(position, self.n)
+            epoch, offset = divmod(position - ramped, self.n)
             if epoch != self._epoch:
                 self._order = seeds.generator(self.task, "stream", self.seed, epoch).permutation(self.n)
                 self._epoch = epoch
@@ -56,6 +72,16 @@ class Stream:
             parts.append(part)
             position += len(part)
         return np.concatenate(parts)
+
+    def _ramp(self, start: int, end: int) -> np.ndarray:
+        """Draws at positions from `start` to `end` or the end of its block."""
+        assert self.ramp is not None
+        block, offset = divmod(start, self.BLOCK)
+        uniform = seeds.generator(self.task, "ramp", self.seed, block).random(self.BLOCK)[offset : offset + end - start]
+        share = (
+            self.ramp.start + (1 - self.ramp.start) * np.arange(start, start + len(uniform)) / self.ramp.until_examples
+        )
+        return np.asarray(self._easiest[(uniform * np.ceil(share * self.n)).astype(np.int64)])
 
 
 class Feeder:
@@ -76,9 +102,10 @@ class Feeder:
         augmentation: bool,
         drop_unused: bool,
         window_updates: int,
+        difficulty: DifficultyRamp | None = None,
     ) -> None:
         self.task, self.data, self.batch_size = task, data, batch_size
-        self.stream = Stream(name, seed, len(data))
+        self.stream = Stream(name, seed, len(data), difficulty, data.examples.difficulty)
         self.key = seeds.key(name, "augmentation", seed)
         self.augmentation, self.drop_unused = augmentation, drop_unused
         self.window_updates = window_updates

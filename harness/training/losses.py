@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tasks.base import PAD
+from harness.registry import Registry
+from models.base import Prediction
+from tasks.base import PAD, Batch
+
+AnswerLoss = Callable[[Prediction, Batch], Tensor]
+"""The loss of each row's answer after a segment: (prediction, batch) → [B], differentiable. The loop adds the halting
+losses and the model's own."""
+
+LOSSES: Registry[AnswerLoss] = Registry("loss")
+
+
+def register_loss(name: str) -> Callable[[AnswerLoss], AnswerLoss]:
+    """Decorator: makes a loss known to recipes as `loss: NAME`. In a plug-in file, no other file need change."""
+
+    def register(loss: AnswerLoss) -> AnswerLoss:
+        LOSSES.add(name, loss)
+        return loss
+
+    return register
 
 
 def log_stablemax(logits: Tensor) -> Tensor:
@@ -33,6 +53,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
     scored = labels != PAD
     nll = -log_p.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
     return (nll * scored).sum(-1) / scored.sum(-1).clamp(min=1)
+
+
+@register_loss("stablemax")
+def stablemax_loss(prediction: Prediction, batch: Batch) -> Tensor:
+    return cross_entropy(prediction.logits, batch.labels, "stablemax")
+
+
+@register_loss("softmax")
+def softmax_loss(prediction: Prediction, batch: Batch) -> Tensor:
+    return cross_entropy(prediction.logits, batch.labels, "softmax")
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class AdamATan2(torch.optim.Optimizer):
     optimizer computes it: the first moment's bias correction stands outside the atan2; there are no scale constants.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @overload
@@ -34,28 +34,32 @@ class AdamATan2(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            beta1, beta2 = group["betas"]
-            for p in params:
+            # a parameter that a curriculum brings in late has taken fewer steps than the others
+            by_step: dict[int, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
                 if not self.state[p]:
                     self.state[p] = {"step": 0, "m": torch.zeros_like(p), "v": torch.zeros_like(p)}
                 self.state[p]["step"] += 1
-            grads = [p.grad for p in params]
-            m = [self.state[p]["m"] for p in params]
-            v = [self.state[p]["v"] for p in params]
-            t = self.state[params[0]]["step"]
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_lerp_(m, grads, 1 - beta1)
-            torch._foreach_mul_(v, beta2)
-            torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
-            scale = torch._foreach_sqrt(v)
-            torch._foreach_div_(scale, math.sqrt(1 - beta2**t))
-            rate = group["lr"] / (1 - beta1**t)
-            for p, first, second in zip(params, m, scale, strict=True):
-                p.sub_(torch.atan2(first, second), alpha=rate)
+                by_step.setdefault(self.state[p]["step"], []).append(p)
+            for t, params in by_step.items():
+                self._step(params, t, **{name: group[name] for name in ("lr", "betas", "weight_decay")})
         return None
+
+    def _step(self, params: list[Tensor], t: int, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        beta1, beta2 = betas
+        grads = [p.grad for p in params if p.grad is not None]
+        m = [self.state[p]["m"] for p in params]
+        v = [self.state[p]["v"] for p in params]
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        scale = torch._foreach_sqrt(v)
+        torch._foreach_div_(scale, math.sqrt(1 - beta2**t))
+        for p, first, second in zip(params, m, scale, strict=True):
+            p.sub_(torch.atan2(first, second), alpha=lr / (1 - beta1**t))
 
 
 class SparseSignSGD(torch.optim.Optimizer):
@@ -89,6 +93,21 @@ class SparseSignSGD(torch.optim.Optimizer):
         return None
 
 
+def factor_of(parameter: str, factors: dict[str, float]) -> float:
+    """The learning-rate factor of a parameter by the longest of `factors`' names that it lies in; 1 by default."""
+    within = [name for name in factors if parameter == name or parameter.startswith(f"{name}.")]
+    return factors[max(within, key=len)] if within else 1.0
+
+
+def by_factor(model: ReasoningModel, factors: dict[str, float], but: set[int]) -> dict[float, list[Tensor]]:
+    """The model's parameters by learning-rate factor, without those whose id is in `but`."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in but:
+            groups.setdefault(factor_of(name, factors), []).append(parameter)
+    return groups
+
+
 class Optimizers:
     """All optimizers of one model, stepped together under one schedule, with one clip over the dense gradients."""
 
@@ -105,13 +124,15 @@ class Optimizers:
         self.sparse = [p for p in model.parameters() if id(p) in table]
         self.schedule, self.clip = schedule, clip
         optimizer: torch.optim.Optimizer
+        factors = by_factor(model, dense.factors, table)
+        groups = [{"params": parameters, "factor": factor} for factor, parameters in factors.items()]
         if dense.name == "adamw":
             # one kernel for all parameters, on CPU and CUDA alike
             optimizer = torch.optim.AdamW(
-                self.dense, lr=dense.learning_rate, betas=dense.betas, weight_decay=dense.weight_decay, fused=True
+                groups, lr=dense.learning_rate, betas=dense.betas, weight_decay=dense.weight_decay, fused=True
             )
         else:
-            optimizer = AdamATan2(self.dense, dense.learning_rate, dense.betas, dense.weight_decay)
+            optimizer = AdamATan2(groups, dense.learning_rate, dense.betas, dense.weight_decay)
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(optimizer, dense.learning_rate)]
         if self.sparse:
             signed = SparseSignSGD(self.sparse, puzzle.learning_rate, puzzle.weight_decay)
@@ -125,7 +146,7 @@ class Optimizers:
         factor = self.schedule.factor(update, progress)
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * factor
+                group["lr"] = peak * factor * group.get("factor", 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.learning_rate = self.optimizers[0][1] * factor

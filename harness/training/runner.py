@@ -46,6 +46,7 @@ class Progress:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
     next_point: int = 1
+    stopped_early: bool = False
 
 
 def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda progress, text: True) -> None:
@@ -68,6 +69,10 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     notes = _resume(trainer, progress, folder, device)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
     train(trainer, progress, validation, folder, report)
+    if progress.stopped_early:
+        notes.append(
+            f"stopped early at update {trainer.updates}: {cell.recipe.early_stopping} points without a better one"
+        )
     if trainer.seconds > CHECKPOINT_SECONDS:
         _save(trainer, progress, folder)  # a test of many examples may take long, too
 
@@ -97,10 +102,14 @@ def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Pa
     """Spend the budget, evaluating on validation at even steps of it and keeping the best weights."""
     points = trainer.recipe.evaluation.points
     next_save = time.perf_counter() + CHECKPOINT_SECONDS
-    while not trainer.finished:
+    while not (trainer.finished or progress.stopped_early):
         trainer.advance()
         if trainer.progress >= progress.next_point / points or trainer.finished:
             _evaluation_point(trainer, progress, validation)
+            patience = trainer.recipe.early_stopping
+            if patience is not None and len(progress.curves) - 1 - progress.selected >= patience:
+                progress.stopped_early = True
+                return
             while progress.next_point <= points and trainer.progress >= progress.next_point / points:
                 progress.next_point += 1
         if (began := time.perf_counter()) > next_save:
@@ -189,9 +198,7 @@ def _record(
     validation_examples: int,
     train_examples: int,
 ) -> dict[str, Any]:
-    cost = measure(
-        cell.model, resolve_config(cell.model, cell.config), ModelShape.of(task), cell.loop, cell.recipe.batch_size
-    )
+    cost = measure(cell.model, resolve_config(cell.model, cell.config), ModelShape.of(task), cell.loop, cell.recipe)
     selected = progress.curves[progress.selected]
     return {
         **identity(cell),

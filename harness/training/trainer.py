@@ -16,6 +16,7 @@ from harness.recipe import Recipe
 from harness.training.act import (
     Carry,
     Losses,
+    Phase,
     detached,
     exploration_minimum,
     first_carry,
@@ -27,6 +28,7 @@ from harness.training.batches import DeviceData, Feeder
 from harness.training.ema import WeightAverage
 from harness.training.optim import Optimizers
 from models.base import ModelShape, ReasoningModel, State, create_model
+from models.layers import recompute_layers
 from tasks.base import Batch, Splits, Task
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -58,6 +60,10 @@ class Trainer:
         self.optimizers = Optimizers(
             self.model, self.recipe.optimizer, self.recipe.puzzle_optimizer, self.recipe.schedule, self.recipe.clip
         )
+        if self.recipe.recompute:
+            recompute_layers(self.model)
+        weighted = self.recipe.segment_weights is not None
+        self.weights = torch.tensor(self.recipe.weights_of(cell.loop.segments), device=device) if weighted else None
         self.average = WeightAverage(self.model, self.recipe.ema) if self.recipe.ema is not None else None
         self.sync_every = SYNC_UPDATES[device.type]
         self.feeder = Feeder(
@@ -69,6 +75,7 @@ class Trainer:
             augmentation=self.recipe.augmentation,
             drop_unused=self.recipe.drop_unused,
             window_updates=self.sync_every,
+            difficulty=self.recipe.curriculum.difficulty,
         )
         self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
         self.noise_key = seeds.key(cell.task, cell.arm, "noise", cell.seed)
@@ -133,37 +140,41 @@ class Trainer:
     def _update(self) -> None:
         """One optimizer step: refill halted rows, run `rollout` segments, step."""
         carry = self._refilled()
-        loop = self.cell.loop
+        phase = Phase.of(self.recipe, self.cell.loop, self.progress, self.updates)
         counters = self.updates * self.recipe.batch_size + self.rows
-        attached = torch.zeros((), device=self.device)
-        # nothing is released before the rollout's last segment: rows are refilled between rollouts only
-        for segment in range(loop.rollout):
-            random = CounterRandom(self.exploration_key, counters * loop.rollout + segment)
-            steps = carry.steps + 1
-            state, prediction, losses = run_segment(
-                loop, self.task, self.model, carry.state, carry.batch, steps, self.recipe.loss
-            )
-            halted = halted_after(loop, prediction, steps, exploration_minimum(loop, random.uniform(2)))
-            total = losses.total / (self.recipe.batch_size * loop.rollout)
-            if loop.detach:
-                total.backward()  # at once, so that one segment's activations live at a time
-            else:
-                attached = attached + total
-            carry = Carry(
-                state=detached(state) if loop.detach or segment == loop.rollout - 1 else state,
-                batch=carry.batch,
-                steps=steps,
-                halted=halted,
-            )
-            released = halted if segment == loop.rollout - 1 else torch.zeros_like(halted)
-            self._note(losses, released, steps)
-        if not loop.detach:
-            attached.backward()
-        self.carry = carry
+        rows = counters.chunk(self.recipe.accumulate)
+        parts = [self._rollout(part, phase, own) for part, own in zip(carry.parts(len(rows)), rows, strict=True)]
+        self.carry = Carry.joined(parts)
         self.updates += 1
         self.optimizers.step(self.updates, self.progress)
         if self.average is not None:
             self.average.update()
+
+    def _rollout(self, carry: Carry, phase: Phase, counters: Tensor) -> Carry:
+        """Run a rollout on some rows of the batch and add to the gradients. Rows are released after its last segment
+        only; a stage of the curriculum with fewer segments has shorter rollouts."""
+        loop = self.cell.loop
+        rollout = min(loop.rollout, phase.most)
+        attached = torch.zeros((), device=self.device)
+        for segment in range(rollout):
+            last = segment == rollout - 1
+            random = CounterRandom(self.exploration_key, counters * loop.rollout + segment)
+            steps = carry.steps + 1
+            state, prediction, losses = run_segment(
+                loop, self.task, self.model, carry.state, carry.batch, steps, self.recipe.loss, phase, self.weights
+            )
+            minimum = exploration_minimum(phase.most, phase.exploration, random.uniform(2))
+            halted = halted_after(loop, prediction, steps, minimum, phase.most)
+            total = losses.total / (self.recipe.batch_size * rollout)
+            if loop.detach:
+                total.backward()  # at once, so that one segment's activations live at a time
+            else:
+                attached = attached + total
+            carry = Carry(detached(state) if loop.detach or last else state, carry.batch, steps, halted)
+            self._note(losses, halted if last else torch.zeros_like(halted), steps)
+        if not loop.detach:
+            attached.backward()
+        return carry
 
     def _refilled(self) -> Carry:
         everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
