@@ -119,7 +119,7 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
         arm = suite.arms[arm_name]
         where = f"suite {suite.name}: arms.{arm_name}"
         override = suite.tasks[name].overrides.get(arm_name)
-        config_values = deep_merge(arm.config, override.config if override else {})
+        config_values = deep_merge(deep_merge(suite.config, arm.config), override.config if override else {})
         model = MODELS.get(arm.model)
         loop = _loop(arm, override.loop if override else {}, model, where)
         matched = None

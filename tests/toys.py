@@ -21,6 +21,14 @@ SMALL_MIXER = {**SMALL_TRM, "mixer": True, "mixer_inner": 20, "positions": "none
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm": ("hrm", SMALL_HRM),
+    "hrm-shared": ("hrm", {**SMALL, "L_layers": 2, "modules": "shared"}),
+    "hrm-only-L": ("hrm", {**SMALL, "L_layers": 2, "modules": "L"}),
+    "hrm-last-cycle": ("hrm", {**SMALL_HRM, "gradient": "last_cycle"}),
+    "hrm-first-input": ("hrm", {**SMALL_HRM, "gradient": "full", "inject": "first"}),
+    "hrm-no-H-to-L": ("hrm", {**SMALL_HRM, "H_to_L": False}),
+    "hrm-no-L-to-H": ("hrm", {**SMALL_HRM, "L_to_H": False}),
+    "hrm-dropout": ("hrm", {**SMALL_HRM, "dropout": 0.1}),
+    "hrm-segment-heads": ("hrm", {**SMALL_HRM, "segment_heads": 2}),
     "trm-att": ("trm", SMALL_TRM),
     "trm-mlp": ("trm", SMALL_MIXER),
     "transformer": ("transformer", {**SMALL, "layers": 2}),
