@@ -57,7 +57,7 @@ class HRMGRU(ReasoningModel):
     """The preset `source` has the source's sizes; its training (3 segments, one step each) is the default loop.
 
     On a vector of 32 numbers with 2 classes the source has 1,388,802 parameters, and 257 more with its halting head
-    (models/published_s0_s2.py). This one has 1,389,316 there: the same, and 514 of a Q head with two outputs. That one is
+    (models/published_s0_s2.py). This one has 1,389,316 there: the same, and 514 of a Q head with two outputs, which is
     trained; no loss ever reached the source's.
 
     A task of numbers gives its S numbers as they are. A task of tokens gives S·(V − 1): each token as a one-hot vector,
