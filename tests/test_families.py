@@ -75,15 +75,18 @@ def test_every_counted_number_gets_gradient_and_changes(family):
         step(update, progress)
 
     t.optimizers.step = noting_step
+    moved = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in t.model.named_parameters()}
     for _ in range(12):
         t.advance()
+        for name, p in t.model.named_parameters():
+            moved[name] |= p != start[name]  # at any time: one of 100,000 may come back to the bit by chance
     exceptions = {**NEVER_TRAINED["*"], **NEVER_TRAINED.get(family, {})}
-    for name, p in t.model.named_parameters():
+    for name, p in start.items():
         expected = torch.ones_like(p, dtype=torch.bool)
         if name in exceptions:
             expected[exceptions[name][0]] = False
         assert torch.equal(reached[name], expected), f"{name}: gradient at {int(reached[name].sum())} of {p.numel()}"
-        assert torch.equal(p != start[name], expected), f"{name}: some numbers did not change, or should not have"
+        assert torch.equal(moved[name], expected), f"{name}: some numbers did not change, or should not have"
 
 
 @every_family
