@@ -6,6 +6,8 @@ other rows. The mixer is SplitMix64's finaliser (Steele, Lea & Flood 2014), run 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,11 @@ class CounterRandom:
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] float32 in [0, 1): 24 bits, so that 1.0 can't come out."""
         return _shift_right(self.bits(*shape), 40).to(torch.float32) * 2.0**-24
+
+    def normal(self, *shape: int) -> Tensor:
+        """[B, *shape] float32, standard normal, by the inverse of its distribution; at most 5.4 in size."""
+        middle = 2 * self.uniform(*shape) - (1 - 2.0**-24)  # of each of the 2^24 steps, in (-1, 1); exact in float32
+        return math.sqrt(2) * torch.erfinv(middle)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """[B, *shape] int64 in [0, high); the modulo bias is below high / 2⁶³."""

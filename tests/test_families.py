@@ -12,6 +12,7 @@ from toys import FAMILIES, Shifted, cell, random_batch, trainer
 from harness.evaluation.evaluate import evaluate
 from harness.training.checkpoint import load_weights, save_weights
 from models.base import MODELS, ModelShape, create_model
+from models.hrm_gru import GRUCell
 from tasks.base import DataFolder
 
 SHAPE = ModelShape(5, 6, 6, num_puzzles=3)
@@ -74,15 +75,18 @@ def test_every_counted_number_gets_gradient_and_changes(family):
         step(update, progress)
 
     t.optimizers.step = noting_step
+    moved = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in t.model.named_parameters()}
     for _ in range(12):
         t.advance()
+        for name, p in t.model.named_parameters():
+            moved[name] |= p != start[name]  # at any time: one of 100,000 may come back to the bit by chance
     exceptions = {**NEVER_TRAINED["*"], **NEVER_TRAINED.get(family, {})}
-    for name, p in t.model.named_parameters():
+    for name, p in start.items():
         expected = torch.ones_like(p, dtype=torch.bool)
         if name in exceptions:
             expected[exceptions[name][0]] = False
         assert torch.equal(reached[name], expected), f"{name}: gradient at {int(reached[name].sum())} of {p.numel()}"
-        assert torch.equal(p != start[name], expected), f"{name}: some numbers did not change, or should not have"
+        assert torch.equal(moved[name], expected), f"{name}: some numbers did not change, or should not have"
 
 
 @every_family
@@ -133,7 +137,7 @@ def test_parameters_and_layers_counted_are_those_that_are_there(family):
     model = small(family)
     groups = model.parameter_groups()
     assert sum(groups.values()) - groups["never_trained"] == sum(p.numel() for p in model.parameters())
-    layers = [block for name, block in model.named_modules() if name.split(".")[-2:-1] == ["layers"]]
+    layers = [m for name, m in model.named_modules() if name.split(".")[-2:-1] == ["layers"] or isinstance(m, GRUCell)]
     calls = []
     for layer in layers:
         layer.register_forward_hook(lambda module, args, out: calls.append(1))

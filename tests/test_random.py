@@ -36,6 +36,22 @@ def test_uniform_numbers_are_uniform_over_counters_and_over_lanes(key):
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.03
 
 
+def test_normal_numbers_are_normal_and_the_rows_own():
+    random = CounterRandom(7, torch.arange(200))
+    values = random.normal(100)
+    assert stats.kstest(values.flatten().numpy(), "norm").pvalue > 1e-3
+    assert torch.equal(CounterRandom(7, torch.tensor([42])).normal(100)[0], values[42])
+
+
+def test_the_largest_and_the_smallest_normal_numbers_are_finite():
+    class Edge(CounterRandom):
+        def uniform(self, *shape):
+            return torch.tensor([0.0, 1 - 2.0**-24, 0.5 - 2.0**-24, 0.5])
+
+    low, high, below, above = Edge(7, torch.arange(1)).normal().tolist()
+    assert -5.5 < low == -high < -5 and -1e-6 < below == -above < 0
+
+
 def test_permutations_are_permutations_and_every_order_is_as_likely():
     orders = CounterRandom(11, torch.arange(24_000)).permutation(4)
     assert torch.equal(orders.sort(1).values, torch.arange(4).expand(24_000, 4))

@@ -18,6 +18,7 @@ SMALL = {"hidden": 16, "heads": 2, "inner": 24}
 SMALL_HRM = {**SMALL, "H_layers": 1, "L_layers": 1}
 SMALL_TRM = {**SMALL, "L_layers": 2, "H_cycles": 2, "L_cycles": 2}
 SMALL_MIXER = {**SMALL_TRM, "mixer": True, "mixer_inner": 20, "positions": "none"}
+SMALL_GRU = {"hidden": 96, "heads": 4, "inner": 64}  # one vector holds all positions; 16 were too few for the task
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm": ("hrm", SMALL_HRM),
@@ -31,6 +32,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm-segment-heads": ("hrm", {**SMALL_HRM, "segment_heads": 2}),
     "trm-att": ("trm", SMALL_TRM),
     "trm-mlp": ("trm", SMALL_MIXER),
+    "hrm-proof": ("hrm-proof", {**SMALL, "H_layers": 1, "L_layers": 1}),
+    "hrm-gru": ("hrm-gru", SMALL_GRU),
+    "hrm-gru-puzzles": ("hrm-gru", {**SMALL_GRU, "puzzle_embedding": True}),
     "transformer": ("transformer", {**SMALL, "layers": 2}),
     "transformer-act": ("transformer-act", {**SMALL, "layers": 2}),
     "looped": ("looped", {**SMALL, "layers": 2, "loops": 3}),
