@@ -161,6 +161,12 @@ class ReasoningModel(nn.Module):
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
         raise NotImplementedError
 
+    def set_progress(self, progress: float) -> None:
+        """Called before each update with the share of the budget used, 0 to 1: for schedules inside a model.
+
+        What is set belongs in a persistent buffer, so that saved weights come with the value they were trained for.
+        """
+
     def compile_segment(self) -> None:
         """Put the segment's arithmetic under torch.compile, in place. Shapes are static."""
         self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]

@@ -111,6 +111,7 @@ class Surroundings:
     rotary: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
     noise: CounterRandom | None = None
+    residual: Tensor | float = 1.0  # factor of a block's two branches, in families that have one
     calls: int = 0  # of dropout so far
 
     def call(self, count: int) -> int:

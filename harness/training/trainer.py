@@ -132,6 +132,8 @@ class Trainer:
 
     def _update(self) -> None:
         """One optimizer step: refill halted rows, run `rollout` segments, step."""
+        for model in {self.model, self.evaluated}:  # one and the same unless the recipe averages the weights
+            model.set_progress(self.progress)
         carry = self._refilled()
         loop = self.cell.loop
         counters = self.updates * self.recipe.batch_size + self.rows
