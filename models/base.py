@@ -97,6 +97,11 @@ class ModelConfig(BaseModel):
         """SwiGLU inner width, by the published rule where `inner` is null."""
         return published_inner_width(self.hidden, self.expansion) if self.inner is None else self.inner
 
+    @property
+    def typical_block(self) -> tuple[int, int, int]:
+        """Width, heads and inner width of the block that stands for all of this model's: where a match to it starts."""
+        return self.hidden, self.heads, self.inner_width
+
 
 def published_inner_width(width: int, expansion: float) -> int:
     """SwiGLU inner width: round(expansion · width · 2/3), then up to a multiple of 256 (published HRM code)."""

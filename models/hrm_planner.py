@@ -23,6 +23,7 @@ What differs from the source:
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +57,15 @@ class PlannerConfig(ModelConfig):
     @property
     def inner_width(self) -> int:
         return round(self.expansion * self.hidden) if self.inner is None else self.inner
+
+    @property
+    def typical_block(self) -> tuple[int, int, int]:
+        """The block of which H_layers + L_layers have as many weights as both modules: an opponent of L's width would
+        need an inner width 16 times as large. The size of a head is kept."""
+        layers = self.H_layers + self.L_layers
+        ratio = math.sqrt((self.planner_ratio**2 * self.H_layers + self.L_layers) / layers)
+        heads = round(ratio * self.heads)
+        return heads * (self.hidden // self.heads), heads, round(ratio * self.inner_width)
 
     def of_planner(self) -> PlannerConfig:
         """The sizes of H's blocks."""

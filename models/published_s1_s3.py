@@ -15,6 +15,8 @@ alone; how S1's numbers divide into groups is a reading.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -38,7 +40,7 @@ def published_parameters(system: str, size: str, vocabulary: int = GPT2_VOCABULA
     system S3: sizes tiny, small, medium; groups embedding, final_head, auxiliary_heads, H, L, projections (not in S3's
     optimizer), gate, unused_gates, q_head. `vocabulary` is S3's alone: GPT-2's by default.
     """
-    systems = {"S1": S1_SIZES, "S3": S3_SIZES}
+    systems: dict[str, Collection[str]] = {"S1": S1_SIZES, "S3": S3_SIZES}
     if system not in systems:
         raise UserError(f'published parameters: unknown system "{system}"{did_you_mean(system, systems)}')
     if size not in systems[system]:
