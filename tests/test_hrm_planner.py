@@ -44,13 +44,16 @@ def literal_segments(model, batch, segments):
     def affine(name, x):
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
+    def norm(x):
+        return reference.rms_norm(x, 1e-5)
+
     def stack(name, x, hidden, heads):
         sizes = reference.ReferenceConfig(hidden, heads, 1, 1, 1, 1)
         for i in range(c.L_layers if name == "L_level" else c.H_layers):
             layer = f"{name}.layers.{i}"
-            normed = reference.rms_norm(x, 1e-5) * w[f"{layer}.attention_norm.weight"]
+            normed = norm(x) * w[f"{layer}.attention_norm.weight"]
             x = x + residual * reference.attention(w, sizes, layer, normed)
-            normed = reference.rms_norm(x, 1e-5) * w[f"{layer}.mlp_norm.weight"]
+            normed = norm(x) * w[f"{layer}.mlp_norm.weight"]
             x = x + residual * reference.swiglu(w, layer, normed)
         return x
 
@@ -60,13 +63,13 @@ def literal_segments(model, batch, segments):
     for segment in range(segments):
         z_L, z_H = z_L + x, z_H + affine("to_planner", x)
         for _ in range(c.H_cycles):
-            g = affine("to_executor", z_H)
+            g = affine("to_executor", norm(z_H))
             kept = 1 / (1 + np.exp(-affine("gate", g)))
             z_L = kept * z_L + (1 - kept) * g
             for _ in range(c.L_cycles):
                 z_L = stack("L_level", z_L, c.hidden, c.heads)
-            z_H = stack("H_level", z_H + affine("to_planner", z_L), 3 * c.hidden, 3 * c.heads)
-        top = affine("to_heads", z_H)[:, 1:]
+            z_H = stack("H_level", z_H + affine("to_planner", norm(z_L)), 3 * c.hidden, 3 * c.heads)
+        top = affine("to_heads", norm(z_H))[:, 1:]
         head = f"segment_head.{segment}" if segment < c.segment_heads else "lm_head"
         yield top @ w[f"{head}.weight"].T, affine("q_head", top.mean(1))
 
@@ -86,6 +89,19 @@ def test_the_planner_is_three_times_as_wide_with_heads_of_the_same_size():
     state, attention = planner().initial_state(random_batch(5, 2, 6)), planner().H_level.layers[0].self_attn
     assert state["z_H"].shape[-1] == 3 * state["z_L"].shape[-1] == 3 * SMALL_PLANNER["hidden"]
     assert attention.heads == 3 * SMALL_PLANNER["heads"]
+
+
+@pytest.mark.parametrize("size", ["tiny", "medium"])
+def test_neither_logits_nor_states_explode_over_sixteen_segments(size):
+    shape = ModelShape(11, 16, 16)
+    model = create_model("hrm-planner", {}, shape, generator=torch.Generator().manual_seed(0), preset=size)
+    batch = random_batch(11, 2, 16)
+    state = model.initial_state(batch)
+    with torch.no_grad():
+        for _ in range(16):
+            state, prediction = model(state, batch)
+            assert 0.3 < prediction.logits.std() < 3
+    assert state["z_H"].std() < 16 * 10 and state["z_L"].std() < 16 * 10
 
 
 # -- gradient ------------------------------------------------------------------------------------------------------
