@@ -11,13 +11,15 @@ import reference_hrm as reference
 import torch
 from toys import SMALL_PLANNER, cell, random_batch, trainer
 
+from harness import seeds
 from harness.cost import measure
+from harness.evaluation.evaluate import evaluate
 from harness.matching import Reference, match_arm
 from harness.recipe import ONE_PASS, Loop
 from harness.training.checkpoint import load_weights, save_weights
 from models.base import ModelShape, create_model, resolve_config
 from models.hrm_planner import HRMPlanner
-from tasks.base import Batch
+from tasks.base import Batch, DataFolder, Examples, Task
 
 SHAPE = ModelShape(5, 6, 6)
 LOOP = Loop(**HRMPlanner.LOOP)
@@ -239,6 +241,43 @@ def test_hidden_padding_changes_neither_answer_nor_halting():
     _, two = model(model.initial_state(padded), padded)
     torch.testing.assert_close(two.logits[:, :6], one.logits, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(two.q_halt, one.q_halt, atol=1e-5, rtol=1e-5)
+
+
+class Recited(Task):
+    """Four tokens, then the same again, written from left to right."""
+
+    name = "recited"
+
+    @property
+    def causal(self):
+        return True
+
+    @property
+    def vocabulary(self):
+        return ("", "a", "b", "c", "d")
+
+    @property
+    def sequence_length(self):
+        return 7
+
+    def splits(self, seed, data):
+        rows = seeds.generator("recited").permutation(4**4)
+        words = (rows[:, None] // 4 ** np.arange(4) % 4 + 1).astype(np.uint8)
+        text = np.concatenate((words, words), axis=1)
+        labels = np.where(np.arange(7) < 3, 0, text[:, 1:]).astype(np.uint8)
+        facts = {"prompt_length": np.full(256, 4, np.int32)}
+        everything = Examples(text[:, :-1], labels, difficulty=np.zeros(256, np.float32), facts=facts)
+        return {"train": everything[:128], "validation": everything[128:160], "test": everything[160:]}
+
+
+@pytest.mark.slow
+def test_it_learns_a_causal_task():
+    recipe = {"batch_size": 32, "optimizer": {"learning_rate": 3e-3}}
+    t = trainer(cell("planner", "hrm-planner", config=SMALL_PLANNER, updates=300, recipe=recipe), Recited())
+    while not t.finished:
+        t.advance()
+    result = evaluate(t.model, t.task, LOOP, Recited().splits(0, DataFolder())["test"], segments=3, batch_size=32)
+    assert result.fixed().mean() > 0.9
 
 
 # -- fair opponents ------------------------------------------------------------------------------------------------
