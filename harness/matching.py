@@ -66,8 +66,7 @@ def match_arm(
     names the arm in errors. Raises UserError where no configuration fits.
     """
     if rule == "inference_flops_only":
-        width = (reference.config.hidden, reference.config.heads, reference.config.inner_width)
-        start = config.model_copy(update=dict(zip(WIDTH, width, strict=True)))
+        start = config.model_copy(update=dict(zip(WIDTH, reference.config.typical_block, strict=True)))
         return _solve_count(model, "layers", start, reference, shape, segments, label)
     config = match_parameters(model, config, reference.groups, reference.head_size, shape, label).config
     # the width is not bent to make FLOPs equal: it stays the nearest to the reference's that has its parameters

@@ -130,7 +130,7 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
                 if key in config_values:
                     raise UserError(f"{where}.config.{key}: the matching solver sets it; leave it out")
             reference = resolved[arm.match.to]
-            start = {"hidden": reference.config.hidden, "heads": reference.config.heads}
+            start = dict(zip(("hidden", "heads"), reference.config.typical_block, strict=False))
             matched = match_arm(
                 arm.match.rule,
                 arm.model,

@@ -97,6 +97,11 @@ class ModelConfig(BaseModel):
         """SwiGLU inner width, by the published rule where `inner` is null."""
         return published_inner_width(self.hidden, self.expansion) if self.inner is None else self.inner
 
+    @property
+    def typical_block(self) -> tuple[int, int, int]:
+        """Width, heads and inner width of the block that stands for all of this model's: where a match to it starts."""
+        return self.hidden, self.heads, self.inner_width
+
 
 def published_inner_width(width: int, expansion: float) -> int:
     """SwiGLU inner width: round(expansion · width · 2/3), then up to a multiple of 256 (published HRM code)."""
@@ -160,6 +165,12 @@ class ReasoningModel(nn.Module):
     def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
         raise NotImplementedError
+
+    def set_progress(self, progress: float) -> None:
+        """Called before each update with the share of the budget used, 0 to 1: for schedules inside a model.
+
+        What is set belongs in a persistent buffer, so that saved weights come with the value they were trained for.
+        """
 
     def compile_segment(self) -> None:
         """Put the segment's arithmetic under torch.compile, in place. Shapes are static."""

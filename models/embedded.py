@@ -38,8 +38,12 @@ class TokenModel(ReasoningModel):
         self.segment_head = nn.ModuleList(
             Linear(config.hidden, shape.vocabulary, generator) for _ in range(config.segment_heads)
         )
+        if shape.causal and self.slots and not config.puzzle_embedding:
+            raise UserError("under a causal mask an empty first slot sees nothing and holds nothing; set slots: 0")
+        # a first slot that sees itself alone must not be zero: each norm would pass on 316 times its gradient, 1/√ε
+        std = 1 / math.sqrt(config.hidden) if shape.causal else 0.0
         self.puzzle_emb = (
-            PuzzleEmbedding(shape.num_puzzles, config.hidden, generator) if config.puzzle_embedding else None
+            PuzzleEmbedding(shape.num_puzzles, config.hidden, generator, std) if config.puzzle_embedding else None
         )
         self.embed_pos = (
             TokenEmbedding(shape.sequence_length + self.slots, config.hidden, generator)

@@ -112,6 +112,7 @@ class Surroundings:
     rotary: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
     noise: CounterRandom | None = None
+    residual: Tensor | float = 1.0  # factor of a block's two branches, in families that have one
     calls: int = 0  # of dropout so far
 
     def call(self, count: int) -> int:
@@ -244,12 +245,12 @@ class FeatureEmbedding(nn.Module):
 
 
 class PuzzleEmbedding(nn.Module):
-    """One vector per puzzle id, zero at first. Sparse gradient: its own optimizer steps only the touched rows."""
+    """One vector per puzzle id, zero at first unless `std` is given. Sparse gradient: its own optimizer steps only the
+    touched rows."""
 
-    def __init__(self, rows: int, hidden: int, generator: torch.Generator | None) -> None:
+    def __init__(self, rows: int, hidden: int, generator: torch.Generator | None, std: float = 0.0) -> None:
         super().__init__()
-        device = "meta" if generator is None else None
-        self.weights = nn.Parameter(torch.zeros((rows, hidden), device=device))
+        self.weights = nn.Parameter(truncated_normal((rows, hidden), std, generator))
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.weights, sparse=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from toys import FAMILIES, Shifted, cell, random_batch, trainer
 
+from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.training.checkpoint import load_weights, save_weights
 from models.base import MODELS, ModelShape, create_model
@@ -16,6 +17,8 @@ from models.hrm_gru import GRUCell
 from tasks.base import DataFolder
 
 SHAPE = ModelShape(5, 6, 6, num_puzzles=3)
+
+CAUSAL = ModelShape(5, 6, 6, num_puzzles=3, causal=True)
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -143,6 +146,31 @@ def test_parameters_and_layers_counted_are_those_that_are_there(family):
         layer.register_forward_hook(lambda module, args, out: calls.append(1))
     run(model, random_batch(5, 2, 6, 3), segments=1)
     assert len(calls) == model.layers_per_segment
+
+
+@every_family
+def test_under_a_causal_mask_gradients_keep_an_ordinary_size(family):
+    """A first slot of zeros sees only itself: eight layers with a norm twice each gave gradients of 10³⁴ there."""
+    model, config = FAMILIES[family]
+    config = {**config, **({"layers": 8} if "layers" in config else {})}
+    try:
+        model = create_model(model, config, CAUSAL, generator=torch.Generator().manual_seed(0))
+    except UserError as refused:
+        pytest.skip(str(refused))
+    batch = random_batch(5, 4, 6, 3)
+    batch.facts["prompt_length"] = torch.full((4,), 3)
+    state = model.initial_state(batch)
+    for _ in range(3 if model.recurrent else 1):
+        state, prediction = model(state, batch)
+    prediction.logits.square().mean().backward()
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            assert p.grad.to_dense().abs().max() < 1e4, name
+
+
+def test_an_empty_first_slot_under_a_causal_mask_is_refused():
+    with pytest.raises(UserError, match="set slots: 0"):
+        create_model("transformer", {"hidden": 16, "heads": 2, "puzzle_embedding": False}, CAUSAL)
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ SMALL_HRM = {**SMALL, "H_layers": 1, "L_layers": 1}
 SMALL_TRM = {**SMALL, "L_layers": 2, "H_cycles": 2, "L_cycles": 2}
 SMALL_MIXER = {**SMALL_TRM, "mixer": True, "mixer_inner": 20, "positions": "none"}
 SMALL_GRU = {"hidden": 96, "heads": 4, "inner": 64}  # one vector holds all positions; 16 were too few for the task
+SMALL_PLANNER = {**SMALL, "H_layers": 1, "L_layers": 1, "H_cycles": 2, "L_cycles": 2}
+SMALL_POOLED = {**SMALL, "H_layers": 1, "L_layers": 1, "L_cycles": 2}
+POOLED_LOSSES = {"ponder_weight": 0.01, "consistency_weight": 0.1, "diversity_weight": 0.05}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm": ("hrm", SMALL_HRM),
@@ -39,6 +42,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer-act": ("transformer-act", {**SMALL, "layers": 2}),
     "looped": ("looped", {**SMALL, "layers": 2, "loops": 3}),
     "looped-bptt": ("looped", {**SMALL, "layers": 2, "loops": 3, "gradient_loops": None}),
+    "hrm-planner": ("hrm-planner", SMALL_PLANNER),
+    "hrm-pooled": ("hrm-pooled", SMALL_POOLED),
+    "hrm-pooled-losses": ("hrm-pooled", {**SMALL_POOLED, **POOLED_LOSSES, "H_cycles": 2, "gradient_cycles": None}),
 }
 """Every registered model at toy size, in every form that it has: (model, configuration). test_families.py holds all."""
 

@@ -139,6 +139,8 @@ class Trainer:
 
     def _update(self) -> None:
         """One optimizer step: refill halted rows, run `rollout` segments, step."""
+        for model in {self.model, self.evaluated}:  # one and the same unless the recipe averages the weights
+            model.set_progress(self.progress)
         carry = self._refilled()
         phase = Phase.of(self.recipe, self.cell.loop, self.progress, self.updates)
         counters = self.updates * self.recipe.batch_size + self.rows
