@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,8 @@ SMALL = {"hidden": 16, "heads": 2, "inner": 24}
 SMALL_HRM = {**SMALL, "H_layers": 1, "L_layers": 1}
 SMALL_TRM = {**SMALL, "L_layers": 2, "H_cycles": 2, "L_cycles": 2}
 SMALL_MIXER = {**SMALL_TRM, "mixer": True, "mixer_inner": 20, "positions": "none"}
+# 16 wide, this keeps a vector's length as the library's 0.02 does 600 wide
+SMALL_LIBRARY = {**SMALL, "layers": 2, "initializer_range": 0.12}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm": ("hrm", SMALL_HRM),
@@ -27,6 +30,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer-act": ("transformer-act", {**SMALL, "layers": 2}),
     "looped": ("looped", {**SMALL, "layers": 2, "loops": 3}),
     "looped-bptt": ("looped", {**SMALL, "layers": 2, "loops": 3, "gradient_loops": None}),
+    "modernbert": ("modernbert", SMALL_LIBRARY),
+    "llama": ("llama", SMALL_LIBRARY),
 }
 """Every registered model at toy size, in every form that it has: (model, configuration). test_families.py holds all."""
 
@@ -69,6 +74,53 @@ class Shifted(Task):
 Shifted.name = "shifted"
 
 
+class Echo(Task):
+    """Text to be written: letters, a bar, the same letters, a stop. The prompt ends with the bar."""
+
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "repeat the prompt"
+    least: int = Field(4, ge=1)
+    most: int = Field(4, ge=1)
+
+    BAR: ClassVar[int] = 5
+    STOP: ClassVar[int] = 6
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return ("", "a", "b", "c", "d", "|", ".")
+
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def sequence_length(self) -> int:
+        return 2 * self.most + 1
+
+    def splits(self, seed: int, data: DataFolder) -> Splits:
+        words = [word for n in range(self.least, self.most + 1) for word in product(range(1, 5), repeat=n)]
+        inputs = np.zeros((len(words), self.sequence_length), np.uint8)
+        labels = np.zeros_like(inputs)
+        for i, word in enumerate(words):
+            text = (*word, self.BAR, *word, self.STOP)
+            inputs[i, : len(text) - 1] = text[:-1]
+            labels[i, len(word) : len(text) - 1] = text[len(word) + 1 :]
+        lengths = np.array([len(word) for word in words])
+        facts = {"prompt_length": lengths + 1}
+        everything = Examples(inputs, labels, difficulty=lengths.astype(np.float32), facts=facts)
+        everything = everything[seeds.generator("echo").permutation(len(words))]
+        n = len(words) // 4
+        return {"train": everything[2 * n :], "validation": everything[:n], "test": everything[n : 2 * n]}
+
+
+Echo.name = "echo"
+
+
+def toy_task(model: str) -> Task:
+    """The toy task that a model can take: llama writes from left to right only."""
+    return Echo() if model == "llama" else Shifted()
+
+
 def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
     """A cell of the toy task; `recipe` and `loop` changes are dictionaries, the rest replaces fields."""
     family = MODELS.get(model)
@@ -105,7 +157,7 @@ def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
 def trainer(the_cell: Cell, task: Task | None = None) -> Any:
     from harness.training.trainer import Trainer
 
-    task = task or Shifted()
+    task = task or toy_task(the_cell.model)
     return Trainer(the_cell, task, task.splits(the_cell.seed, DataFolder()), torch.device("cpu"))
 
 
