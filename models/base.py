@@ -170,6 +170,10 @@ class ReasoningModel(nn.Module):
         """Layer applications in one segment, gradient or not."""
         raise NotImplementedError
 
+    def exempt_from_decay(self, name: str) -> bool:
+        """Whether weight decay spares the parameter with this dotted name. The published recipes spare none."""
+        return False
+
     def group_of(self, name: str) -> str:
         """The group of the parameter with this dotted name."""
         return next((group for start, group in self.GROUPS.items() if f"{name}.".startswith(f"{start}.")), "core")

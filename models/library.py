@@ -1,4 +1,4 @@
-"""Independent baselines: ModernBERT for grid tasks and Llama for causal ones, as the library `transformers` defines them.
+"""Independent baselines: ModernBERT for grids and Llama for causal tasks, as the library `transformers` defines them.
 
 Nobody here wrote or tuned their blocks, so nobody can say that the opponent was weakened. They are built from
 configuration with the library's own initial weights, never from the hub. What is ours: the slots before the sequence
@@ -89,6 +89,11 @@ class LibraryModel(SlottedModel):
         logits = self.run(self._cast(), x, mask)
         return self.following(state), Prediction(self.answered(logits))
 
+    def exempt_from_decay(self, name: str) -> bool:
+        """Norm scales and biases, as in the library's own trainer: HRM has neither, and its recipes' decay of 1.0 would
+        pull the scales to nought."""
+        return "norm" in name or name.endswith("bias")
+
     def _cast(self) -> Any:
         """The library's model with its weights in the type of the activations, still attached to the parameters."""
         weights = {name: p.to(self.dtype) for name, p in self.net.named_parameters() if p.dtype != self.dtype}
@@ -118,8 +123,12 @@ def _drawn_from(generator: torch.Generator | None, build: Any) -> Any:
         return build()
 
 
-# padding has a vector of its own, since in an unmasked grid it is seen; no other token means anything to the library
-NO_SPECIAL_TOKENS: dict[str, Any] = dict.fromkeys(f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep"))
+COMMON: dict[str, Any] = {
+    # padding has a vector of its own, since in an unmasked grid it is seen; no token means anything to the library
+    **dict.fromkeys(f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep")),
+    "tie_word_embeddings": False,
+    "attn_implementation": "sdpa",
+}
 
 PAPER = {"hidden": 512, "heads": 8, "layers": 8}
 
@@ -151,10 +160,7 @@ class ModernBert(LibraryModel):
                 rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": c.rope_theta}},
                 norm_eps=c.rms_eps,
                 initializer_range=c.initializer_range,
-                tie_word_embeddings=False,
-                **NO_SPECIAL_TOKENS,
-                attn_implementation="sdpa",
-                reference_compile=False,
+                **COMMON,
             )
         )
 
@@ -191,9 +197,7 @@ class Llama(LibraryModel):
                 rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
                 rms_norm_eps=c.rms_eps,
                 initializer_range=c.initializer_range,
-                tie_word_embeddings=False,
-                **NO_SPECIAL_TOKENS,
-                attn_implementation="sdpa",
+                **COMMON,
             )
         )
 

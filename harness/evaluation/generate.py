@@ -42,8 +42,8 @@ def generate(
 
     prompts [B, P] tokens, padded on the right; prompt_length [B], from 1 to P. Each token comes from `segments`
     segments (1 in one-pass models), none cut short by the halting head. temperature 0 takes the likeliest token; above,
-    tokens are drawn from softmax(logits / temperature), row r by the numbers of (seed, keys[r]) alone (default keys: the
-    row's number), so that a row is the same whatever its batch mates.
+    tokens are drawn from softmax(logits / temperature), row r by the numbers of (seed, keys[r]) alone (keys [B], by
+    default the row's number), so that a row is the same whatever its batch mates.
 
     One-pass models keep keys and values of what they have read (`cache`). Recurrent ones compute every position anew
     for each token: their states change from call to call, so a cache would hold one entry per layer application
@@ -134,7 +134,7 @@ def _cached(model: ReasoningModel, batch: Batch, new_tokens: int) -> Follow:
 
 
 def _chosen(logits: Tensor, temperature: float, random: CounterRandom) -> Tensor:
-    """[B] int32 from logits [B, V]: the likeliest, or by inverting the cumulative distribution at one number per row."""
+    """[B] int32 from logits [B, V]: the likeliest, or where a row's number falls in the cumulative distribution."""
     logits = logits.double() if logits.device.type != "mps" else logits.float()
     logits = logits.index_fill(1, torch.tensor([PAD], device=logits.device), -torch.inf)
     if temperature == 0:

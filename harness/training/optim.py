@@ -24,7 +24,13 @@ class AdamATan2(torch.optim.Optimizer):
     optimizer computes it: the first moment's bias correction stands outside the atan2; there are no scale constants.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+    ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @overload
@@ -104,14 +110,18 @@ class Optimizers:
         self.dense = [p for p in model.parameters() if id(p) not in table]
         self.sparse = [p for p in model.parameters() if id(p) in table]
         self.schedule, self.clip = schedule, clip
+        spared = {id(p) for name, p in model.named_parameters() if model.exempt_from_decay(name)}
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.dense if id(p) not in spared]}]
+        if spared:
+            groups.append({"params": [p for p in self.dense if id(p) in spared], "weight_decay": 0.0})
         optimizer: torch.optim.Optimizer
         if dense.name == "adamw":
             # one kernel for all parameters, on CPU and CUDA alike
             optimizer = torch.optim.AdamW(
-                self.dense, lr=dense.learning_rate, betas=dense.betas, weight_decay=dense.weight_decay, fused=True
+                groups, lr=dense.learning_rate, betas=dense.betas, weight_decay=dense.weight_decay, fused=True
             )
         else:
-            optimizer = AdamATan2(self.dense, dense.learning_rate, dense.betas, dense.weight_decay)
+            optimizer = AdamATan2(groups, dense.learning_rate, dense.betas, dense.weight_decay)
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(optimizer, dense.learning_rate)]
         if self.sparse:
             signed = SparseSignSGD(self.sparse, puzzle.learning_rate, puzzle.weight_decay)
