@@ -270,7 +270,7 @@ def test_compiled_it_trains_as_eagerly(model):
 
     if shutil.which("gcc") is None and shutil.which("cc") is None:
         pytest.skip("torch.compile needs a C compiler on CPU")
-    for precision, dropout in (("float32", 0.0), ("bfloat16", 0.0), ("float32", 0.1)):
+    for precision, dropout in (("float32", 0.1), ("bfloat16", 0.0)):
         losses = []
         for engine in ("eager", "compiled"):
             config = {**FAMILIES[model][1], "dropout": dropout}
