@@ -50,6 +50,9 @@ class CounterRandom:
             count *= size
         lanes = torch.arange(self._lane, self._lane + count, device=self._rows.device, dtype=torch.int64)
         self._lane += count
+        # the xor changes nothing; without it torch.compile takes what follows for index arithmetic, in which the
+        # products don't wrap around at 64 bits, and fails
+        lanes = lanes ^ 0
         mixed = _mix(self._rows[:, None] ^ _mix(lanes * _GOLDEN + 1))
         return mixed.view(len(self._rows), *shape)
 

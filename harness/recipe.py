@@ -18,7 +18,9 @@ class OptimizerSettings(BaseModel):
 
     name: Literal["adamw", "adam_atan2"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.1, ge=0, description="decoupled, on every dense parameter, as published")
+    weight_decay: float = Field(
+        0.1, ge=0, description="decoupled, on all dense parameters but norm scales, as published"
+    )
     betas: tuple[Share, Share] = (0.9, 0.95)
     factors: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,

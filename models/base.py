@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -116,7 +116,7 @@ class ReasoningModel(nn.Module):
     recurrent: ClassVar[bool] = True  # False: answers in one segment, whatever is asked
     LOOP: ClassVar[dict[str, Any]] = {}  # an arm's loop settings where the suite leaves them out
 
-    # parameter group of each top-level attribute; everything else is core
+    # parameter group by the beginning of a parameter's dotted name; everything else is core
     GROUPS: ClassVar[dict[str, str]] = {
         "embed_tokens": "embeddings",
         "embed_pos": "embeddings",
@@ -181,16 +181,39 @@ class ReasoningModel(nn.Module):
         """Layer applications in one segment, gradient or not."""
         raise NotImplementedError
 
+    def exempt_from_decay(self, name: str) -> bool:
+        """Whether weight decay spares the parameter with this dotted name. The published recipes spare none."""
+        return False
+
+    def group_of(self, name: str) -> str:
+        """The group of the parameter with this dotted name."""
+        return next((group for start, group in self.GROUPS.items() if f"{name}.".startswith(f"{start}.")), "core")
+
     def parameter_groups(self) -> dict[str, int]:
         """Numbers per group: core, embeddings, heads, puzzle_table, never_trained (buffers that are saved)."""
         groups = dict.fromkeys(("core", "embeddings", "heads", "puzzle_table", "never_trained"), 0)
         for name, parameter in self.named_parameters():
-            groups[self.GROUPS.get(name.split(".")[0], "core")] += parameter.numel()
+            groups[self.group_of(name)] += parameter.numel()
         trained = sum(parameter.numel() for parameter in self.parameters())
         assert sum(groups.values()) == trained, "every parameter belongs to exactly one group"
         saved = self.state_dict(keep_vars=True)
         groups["never_trained"] = sum(t.numel() for t in saved.values() if not isinstance(t, nn.Parameter))
         return groups
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A causal one-pass model that keeps keys and values, so that a further token costs one position's work."""
+
+    def read(self, batch: Batch) -> tuple[Tensor, Any]:
+        """(logits [B, S, V], memory of the slots + S columns read)."""
+
+    def read_one(self, tokens: Tensor, places: Tensor, visible: Tensor, memory: Any) -> Tensor:
+        """Logits [B, V] after one token [B] more per row, which becomes the memory's next column.
+
+        places [B]: the tokens' positions, slots counted. visible [B, W ≥ columns] bool: which columns, the new one
+        among them, a row looks at.
+        """
 
 
 MODELS: Registry[type[ReasoningModel]] = Registry("model")

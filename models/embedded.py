@@ -1,4 +1,4 @@
-"""What every family built on tokens shares: input embedding with its puzzle slot, positions, output head."""
+"""What families share that take tokens (or numbers) in: slots with the puzzle vector, positions, output head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,40 @@ from models.layers import (
 from tasks.base import Batch
 
 
-class TokenModel(ReasoningModel):
+class SlottedModel(ReasoningModel):
+    """Places before the sequence, the puzzle vector in the first of them, and a segment that torch.compile can take."""
+
+    slots: int
+    puzzle_emb: PuzzleEmbedding | None
+
+    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
+        return self.segment(state, batch, self.puzzle_vectors(batch))
+
+    def puzzle_vectors(self, batch: Batch) -> Tensor | None:
+        """[B, D]. Apart from the segment, since torch.compile can't take the lookup's sparse gradient."""
+        return self.puzzle_emb(batch.puzzle_ids) if self.puzzle_emb is not None else None
+
+    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
+        """One segment, given the rows' puzzle vectors [B, D] (None without puzzle embedding)."""
+        raise NotImplementedError
+
+    def compile_segment(self) -> None:
+        self.segment = torch.compile(self.segment, dynamic=False)  # type: ignore[method-assign]
+
+    def with_slots(self, x: Tensor, puzzle: Tensor | None) -> Tensor:
+        """[B, slots + S, D] from x [B, S, D]: the puzzle vector [B, D] first, zeros in the other slots."""
+        before = [] if puzzle is None else [puzzle[:, None, :].to(x.dtype)]
+        empty = self.slots - len(before)
+        return torch.cat((*before, x.new_zeros((len(x), empty, x.shape[2])), x), dim=1)
+
+    def answered(self, z: Tensor) -> Tensor:
+        """The answer's positions of z [B, slots + S, …]; where answers fill the grid, they are the batch's S."""
+        fills_grid = self.shape.answer_length == self.shape.sequence_length
+        end = z.shape[1] if fills_grid else self.shape.answer_length + self.slots
+        return z[:, self.slots : end]
+
+
+class TokenModel(SlottedModel):
     """Embeds tokens and reads answers; what happens between is the family's. See ReasoningModel for the contract."""
 
     def __init__(
@@ -52,34 +85,21 @@ class TokenModel(ReasoningModel):
         )
         self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
 
-    def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
-        return self.segment(state, batch, self.puzzle_vectors(batch))
-
-    def puzzle_vectors(self, batch: Batch) -> Tensor | None:
-        """[B, D]. Apart from the segment, since torch.compile can't take the lookup's sparse gradient."""
-        return self.puzzle_emb(batch.puzzle_ids) if self.puzzle_emb is not None else None
-
-    def segment(self, state: State, batch: Batch, puzzle: Tensor | None) -> tuple[State, Prediction]:
-        """One segment, given the rows' puzzle vectors [B, D] (None without puzzle embedding)."""
-        raise NotImplementedError
-
-    def compile_segment(self) -> None:
-        self.segment = torch.compile(self.segment, dynamic=False)  # type: ignore[method-assign]
-
     def embed(self, batch: Batch, puzzle: Tensor | None) -> Tensor:
         """[B, slots + S, D]: slots (the puzzle vector first, zeros else), tokens, scaled by √D (with learned positions
         by 1/√2 before)."""
-        x = self.embed_tokens(batch.inputs)
-        before = [] if puzzle is None else [puzzle[:, None, :]]
-        empty = self.slots - len(before)
-        x = torch.cat((*before, x.new_zeros((len(x), empty, x.shape[2])), x), dim=1)
+        x = self.with_slots(self.embed_tokens(batch.inputs), puzzle)
+        return self.placed(x, slice(x.shape[1]), x.shape[1])
+
+    def placed(self, x: Tensor, places: slice | Tensor, length: int) -> Tensor:
+        """x with learned positions added at `places`, all below `length`, scaled, in the type of the activations."""
         if self.embed_pos is not None:
             positions = self.embed_pos.embedding_weight
-            if x.shape[1] > positions.shape[0]:
+            if length > positions.shape[0]:
                 raise UserError(
-                    f"learned positions end at {positions.shape[0]}, an input has {x.shape[1]}; use positions: rope"
+                    f"learned positions end at {positions.shape[0]}, an input has {length}; use positions: rope"
                 )
-            x = (x + positions[: x.shape[1]]) * math.sqrt(0.5)
+            x = (x + positions[places]) * math.sqrt(0.5)
         return (x * math.sqrt(self.config.hidden)).to(self.dtype)
 
     def surroundings(self, state: State, batch: Batch) -> Surroundings:
@@ -95,9 +115,10 @@ class TokenModel(ReasoningModel):
     def answer(self, z: Tensor, state: State) -> Tensor:
         """Logits [B, A, V] from z [B, slots + S, D] in the segment after `state`; where answers fill the grid, A is the
         batch's S."""
-        fills_grid = self.shape.answer_length == self.shape.sequence_length
-        end = z.shape[1] if fills_grid else self.shape.answer_length + self.slots
-        z = z[:, self.slots : end]
+        return self.read_out_at(self.answered(z), state)
+
+    def read_out_at(self, z: Tensor, state: State) -> Tensor:
+        """Logits [B, …, V] of any positions z [B, …, D], by the head of the segment after `state`."""
         logits: Tensor = self.lm_head(z)
         for i, head in enumerate(self.segment_head):
             logits = torch.where((state["segment"] == i)[:, None, None], head(z), logits)

@@ -105,6 +105,32 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
+class KeyValueMemory:
+    """Keys and values [B, heads, columns, head size] that each attention has seen, in the order of a pass."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.attention = 0  # whose turn it is
+
+    @property
+    def columns(self) -> int:
+        return self.kept[0][0].shape[2] if self.kept else 0
+
+    def start_pass(self) -> KeyValueMemory:
+        self.attention = 0
+        return self
+
+    def extended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of the attention whose turn it is, with these as the last columns."""
+        if self.attention == len(self.kept):
+            self.kept.append((k, v))
+        else:
+            old_k, old_v = self.kept[self.attention]
+            self.kept[self.attention] = (torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2))
+        self.attention += 1
+        return self.kept[self.attention - 1]
+
+
 @dataclass
 class Surroundings:
     """What the blocks of one segment have in common: rotary tables, attention mask, random numbers for dropout."""
@@ -113,6 +139,7 @@ class Surroundings:
     mask: Tensor | None = None
     noise: CounterRandom | None = None
     residual: Tensor | float = 1.0  # factor of a block's two branches, in families that have one
+    memory: KeyValueMemory | None = None
     calls: int = 0  # of dropout so far
 
     def call(self, count: int) -> int:
@@ -145,7 +172,10 @@ class Attention(nn.Module):
         qkv = self.qkv_proj(x).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         q, k = (rotate(qkv[:2], around.rotary) if around.rotary is not None else qkv[:2]).unbind(0)
         v = qkv[2]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=around.mask, is_causal=self.causal)
+        if around.memory is not None:
+            k, v = around.memory.extended(k, v)
+        causal = self.causal and around.mask is None
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=around.mask, is_causal=causal)
         return self.o_proj(out.transpose(1, 2).reshape(B, S, D))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.base import ModelConfig, ModelShape, Prediction, State, register_model
 from models.embedded import TokenModel
-from models.layers import Block, Stack, weights_cast_once
+from models.layers import Block, KeyValueMemory, Stack, Surroundings, weights_cast_once
 from tasks.base import Batch
 
 
@@ -39,6 +39,26 @@ class Transformer(TokenModel):
             z = self.stack(self.embed(batch, puzzle), self.surroundings(state, batch))
             prediction = Prediction(self.answer(z, state))
         return self.following(state), prediction
+
+    def read(self, batch: Batch) -> tuple[Tensor, KeyValueMemory]:
+        state, memory = self.start(batch, None), KeyValueMemory()
+        around = self.surroundings(state, batch)
+        around.memory = memory
+        with weights_cast_once(self, self.dtype):
+            z = self.stack(self.embed(batch, self.puzzle_vectors(batch)), around)
+            return self.answer(z, state), memory
+
+    def read_one(self, tokens: Tensor, places: Tensor, visible: Tensor, memory: KeyValueMemory) -> Tensor:
+        length = visible.shape[1]
+        columns = memory.columns + 1
+        around = Surroundings(mask=visible[:, None, None, :columns], memory=memory.start_pass())
+        if self.rotary is not None:
+            cos, sin = self.rotary(length, tokens.device, self.dtype)
+            around.rotary = (cos[places][:, None, None], sin[places][:, None, None])
+        with weights_cast_once(self, self.dtype):
+            x = self.placed(self.embed_tokens(tokens), places, length)
+            z = self.stack(x[:, None], around)
+            return self.read_out_at(z, {"segment": torch.zeros_like(tokens)})[:, 0]
 
     @property
     def layers_per_segment(self) -> int:

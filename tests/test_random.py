@@ -18,6 +18,22 @@ def test_a_rows_numbers_do_not_depend_on_the_other_rows():
     assert torch.equal(many.integers(1000)[42], few.integers(1000)[0])
 
 
+@pytest.mark.slow
+def test_a_compiled_function_draws_the_same_numbers():
+    import shutil
+
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("torch.compile needs a C compiler on CPU")
+
+    def draw(counters):
+        random = CounterRandom(2**62 + 5, counters)
+        return random.at(7).uniform(5, 6), random.integers(9, 4), random.bits(3)
+
+    counters = torch.tensor([1, 5, 2**40])
+    for one, two in zip(draw(counters), torch.compile(draw, dynamic=False)(counters), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_calls_keys_and_counters_all_give_other_numbers():
     counters = torch.arange(2000)
     random = CounterRandom(7, counters)

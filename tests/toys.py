@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ SMALL_GRU = {"hidden": 96, "heads": 4, "inner": 64}  # one vector holds all posi
 SMALL_PLANNER = {**SMALL, "H_layers": 1, "L_layers": 1, "H_cycles": 2, "L_cycles": 2}
 SMALL_POOLED = {**SMALL, "H_layers": 1, "L_layers": 1, "L_cycles": 2}
 POOLED_LOSSES = {"ponder_weight": 0.01, "consistency_weight": 0.1, "diversity_weight": 0.05}
+# 16 wide, this keeps a vector's length as the library's 0.02 does 600 wide
+SMALL_LIBRARY = {**SMALL, "layers": 2, "initializer_range": 0.12}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm": ("hrm", SMALL_HRM),
@@ -45,6 +48,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm-planner": ("hrm-planner", SMALL_PLANNER),
     "hrm-pooled": ("hrm-pooled", SMALL_POOLED),
     "hrm-pooled-losses": ("hrm-pooled", {**SMALL_POOLED, **POOLED_LOSSES, "H_cycles": 2, "gradient_cycles": None}),
+    "modernbert": ("modernbert", SMALL_LIBRARY),
+    "llama": ("llama", SMALL_LIBRARY),
 }
 """Every registered model at toy size, in every form that it has: (model, configuration). test_families.py holds all."""
 
@@ -87,6 +92,53 @@ class Shifted(Task):
 Shifted.name = "shifted"
 
 
+class Echo(Task):
+    """Text to be written: letters, a bar, the same letters, a stop. The prompt ends with the bar."""
+
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "repeat the prompt"
+    least: int = Field(4, ge=1)
+    most: int = Field(4, ge=1)
+
+    BAR: ClassVar[int] = 5
+    STOP: ClassVar[int] = 6
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return ("", "a", "b", "c", "d", "|", ".")
+
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def sequence_length(self) -> int:
+        return 2 * self.most + 1
+
+    def splits(self, seed: int, data: DataFolder) -> Splits:
+        words = [word for n in range(self.least, self.most + 1) for word in product(range(1, 5), repeat=n)]
+        inputs = np.zeros((len(words), self.sequence_length), np.uint8)
+        labels = np.zeros_like(inputs)
+        for i, word in enumerate(words):
+            text = (*word, self.BAR, *word, self.STOP)
+            inputs[i, : len(text) - 1] = text[:-1]
+            labels[i, len(word) : len(text) - 1] = text[len(word) + 1 :]
+        lengths = np.array([len(word) for word in words])
+        facts = {"prompt_length": lengths + 1}
+        everything = Examples(inputs, labels, difficulty=lengths.astype(np.float32), facts=facts)
+        everything = everything[seeds.generator("echo").permutation(len(words))]
+        n = len(words) // 4
+        return {"train": everything[2 * n :], "validation": everything[:n], "test": everything[n : 2 * n]}
+
+
+Echo.name = "echo"
+
+
+def toy_task(model: str) -> Task:
+    """The toy task that a model can take: llama writes from left to right only."""
+    return Echo() if model == "llama" else Shifted()
+
+
 def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
     """A cell of the toy task; `recipe` and `loop` changes are dictionaries, the rest replaces fields."""
     family = MODELS.get(model)
@@ -123,7 +175,7 @@ def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
 def trainer(the_cell: Cell, task: Task | None = None) -> Any:
     from harness.training.trainer import Trainer
 
-    task = task or Shifted()
+    task = task or toy_task(the_cell.model)
     return Trainer(the_cell, task, task.splits(the_cell.seed, DataFolder()), torch.device("cpu"))
 
 

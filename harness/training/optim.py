@@ -99,13 +99,16 @@ def factor_of(parameter: str, factors: dict[str, float]) -> float:
     return factors[max(within, key=len)] if within else 1.0
 
 
-def by_factor(model: ReasoningModel, factors: dict[str, float], but: set[int]) -> dict[float, list[Tensor]]:
-    """The model's parameters by learning-rate factor, without those whose id is in `but`."""
-    groups: dict[float, list[Tensor]] = {}
+def parameter_groups(model: ReasoningModel, factors: dict[str, float], but: set[int]) -> list[dict[str, Any]]:
+    """The model's parameters by learning-rate factor and by whether weight decay spares them; ids in `but` left out."""
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if id(parameter) not in but:
-            groups.setdefault(factor_of(name, factors), []).append(parameter)
-    return groups
+            groups.setdefault((factor_of(name, factors), model.exempt_from_decay(name)), []).append(parameter)
+    return [
+        {"params": parameters, "factor": factor, **({"weight_decay": 0.0} if spared else {})}
+        for (factor, spared), parameters in groups.items()
+    ]
 
 
 class Optimizers:
@@ -123,9 +126,8 @@ class Optimizers:
         self.dense = [p for p in model.parameters() if id(p) not in table]
         self.sparse = [p for p in model.parameters() if id(p) in table]
         self.schedule, self.clip = schedule, clip
+        groups = parameter_groups(model, dense.factors, table)
         optimizer: torch.optim.Optimizer
-        factors = by_factor(model, dense.factors, table)
-        groups = [{"params": parameters, "factor": factor} for factor, parameters in factors.items()]
         if dense.name == "adamw":
             # one kernel for all parameters, on CPU and CUDA alike
             optimizer = torch.optim.AdamW(
