@@ -161,6 +161,11 @@ class ReasoningModel(nn.Module):
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
         raise NotImplementedError
 
+    def length_problem(self, length: int) -> str | None:
+        """Why the model can't read inputs of `length` positions; None where it can. Asked before anything is trained:
+        a split that an arm can't read is left unscored for it, with this reason."""
+        return None
+
     def compile_segment(self) -> None:
         """Put the segment's arithmetic under torch.compile, in place. Shapes are static."""
         self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
