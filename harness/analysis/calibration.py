@@ -26,7 +26,7 @@ BINS = 15
 
 
 def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Area under the ROC curve of scores [N] for right [N] bool, by mid-ranks; None where all are right or all wrong."""
+    """Area under the ROC curve of scores [N] for right [N] bool, by mid-ranks; None where all or none are right."""
     positives = int(right.sum())
     negatives = len(right) - positives
     if not positives or not negatives:

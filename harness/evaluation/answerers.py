@@ -35,7 +35,7 @@ class ExactSolver:
 
 
 def references(task: Task, splits: Splits) -> list[Row]:
-    """Rows of references.csv, but for task and seed: every trivial predictor and the exact solver on every scored split.
+    """Rows of references.csv, without task and seed: each trivial predictor and the exact solver on each scored split.
 
     A predictor that can't answer a split has one row without a figure there, with the reason.
     """
