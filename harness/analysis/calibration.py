@@ -50,7 +50,8 @@ def calibration(run: Row, folder: Path) -> Iterator[Row]:
     frame = frame[frame["q_halt_by_segment"] != ""]
     for split, part in frame.groupby("split", sort=False):
         try:
-            logits = np.array([text.split(";") for text in part["q_halt_by_segment"]], np.float64)  # [N, M]
+            lines = [[float(logit) for logit in text.split(";")] for text in part["q_halt_by_segment"]]
+            logits = np.array(lines, np.float64)  # [N, M]
             right = _digits(part["correct_by_segment"]).reshape(logits.shape)
         except ValueError as error:
             raise BrokenData(f"{path}: split {split}: segments don't agree between rows ({error})") from None
