@@ -55,7 +55,7 @@ def calibration(run: Row, folder: Path) -> Iterator[Row]:
             right = _digits(part["correct_by_segment"]).reshape(logits.shape)
         except ValueError as error:
             raise BrokenData(f"{path}: split {split}: segments don't agree between rows ({error})") from None
-        trained = min(int(run["segments"]), right.shape[1])
+        trained = min(int(run["segments"]), len(lines[0]))
         for segments in sorted({2**k for k in range(trained.bit_length())} | {trained}):
             q_halt, correct = logits[:, segments - 1], right[:, segments - 1]
             confidence = expit(q_halt)
