@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.analysis.calibration import calibration
+from harness.analysis.collect import write_table
 from harness.cell import Cell
 from harness.cost import flops_per_segment
 from harness.data import splits_digest
@@ -76,7 +78,7 @@ class Request:
 
 
 def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = None) -> dict[str, Any]:
-    """Score what lies at `place`, write depth, halting, metrics and examples and evaluation.json to `out`.
+    """Score what lies at `place`, write depth, halting, metrics, examples, calibration, evaluation.json to `out`.
 
     out: default results/evaluate/NAME. Returns the document that evaluation.json holds, with the folder. Raises
     UserError for whatever does not fit, before anything is written, and MissingData where the task's data are absent.
@@ -117,6 +119,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
     size = replace(source.shape, sequence_length=task.sequence_length, answer_length=task.answer_length)
     flops = flops_per_segment(source.model, source.config, size)
     write_score_tables(out, source.key, depths, flops, scored, evaluations)
+    write_table(out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, out)))
     digest = splits_digest(splits)
     document = {
         "source": str(place),
