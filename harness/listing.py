@@ -76,7 +76,7 @@ def costs(task_name: str, settings: dict[str, Any]) -> None:
     from tasks.base import create_task
 
     shape = ModelShape.of(create_task(task_name, settings))
-    rows = []
+    rows, unable = [], []
     for name in MODELS:
         for preset in PRESETS[name] or [None]:
             try:
@@ -85,12 +85,13 @@ def costs(task_name: str, settings: dict[str, Any]) -> None:
                 groups = model.parameter_groups()
                 trained = sum(groups.values()) - groups["never_trained"]
                 counts = [f"{n:,}" for n in (*groups.values(), trained, model.layers_per_segment)]
-                shown = [*counts, f"{flops_per_segment(name, config, shape):.4g}"]
+                rows.append([name, preset or "–", *counts, f"{flops_per_segment(name, config, shape):.4g}"])
             except UserError as error:
-                shown = [f"can't run it: {error}", *[""] * (len(COSTS) - 1)]
-            rows.append([name, preset or "–", *shown])
+                unable.append(f"{name} {preset or ''}".strip() + f" can't run {task_name}: {error}")
     size = f"{shape.sequence_length} positions, {shape.vocabulary} tokens, {shape.num_puzzles:,} puzzle ids"
     table(f"Models on {task_name} ({size})", ["model", "preset", *COSTS], rows)
+    for sentence in unable:
+        print(sentence)
 
 
 COSTS = ("core", "embeddings", "heads", "puzzle table", "never trained", "all trained", "layers/seg.", "FLOPs/seg.")
