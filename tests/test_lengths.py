@@ -1,4 +1,4 @@
-"""A split that an arm can't read is known before training, left out for that arm alone, and its absence is explained."""
+"""A split that an arm can't read is known before training, left out for that arm alone, and this is explained."""
 
 from __future__ import annotations
 
