@@ -260,7 +260,10 @@ def evaluate(
         task, assigned(set_), split(splits) or (), [positive("--segments", n) for n in split(segments) or ()], most,
         at_once, device, precision, family, model, preset, assigned(config, "--config"), trained,
     )  # fmt: skip
-    print_json(rescore(place, request, data_folder(data), out))
+    document = rescore(place, request, data_folder(data), out)
+    if document["same_data_as_the_run"] is False:
+        say("note: the data are no longer those that the run was scored on, so its own figures may not come back")
+    print_json(document)
 
 
 @app.command()

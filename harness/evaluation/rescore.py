@@ -216,7 +216,8 @@ def from_checkpoint(path: Path, request: Request) -> Source:
     _check_shape(shape, asked, task, f"checkpoint {path}")
     family = MODELS.get(name)
     loop = {**family.LOOP, "segments": request.trained or PUBLISHED_SEGMENTS}
-    content = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return Source(
         name=path.stem,
         key={"cell_id": content, "task": task.name, "arm": path.stem, "seed": 0},
