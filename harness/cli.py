@@ -62,6 +62,9 @@ Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any suite key, dotted: recipe.batch_size=32. Repeatable."),
 ]
+TaskSetting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the task. Repeatable.")
+]
 Tasks = Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Only these tasks of the suite.")]
 Arms = Annotated[str | None, typer.Option("--arms", metavar="A,B", help="Only these arms of the suite.")]
 Seeds = Annotated[
@@ -191,21 +194,9 @@ def plan(
 ) -> None:
     """Show what a run would do: cells, parameters, FLOPs, memory, disk, minutes, missing data, reachable verdicts."""
     made, folder = planned(
-        suite,
-        set_,
-        tasks,
-        arms,
-        seeds,
-        smoke,
-        max_updates,
-        max_examples,
-        batch_size,
-        device,
-        precision,
-        results,
-        data,
-        plugin,
-    )
+        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, device, precision, results,
+        data, plugin,
+    )  # fmt: skip
     from harness.estimate import show_plan
 
     print_json(show_plan(made, folder))
@@ -215,6 +206,8 @@ def plan(
 def list_(
     what: Annotated[str, typer.Argument(metavar="tasks|arms|suites|models")],
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME|FILE", help="Arms of this suite only.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="T", help="models: what each costs on task T.")] = None,
+    set_: TaskSetting = None,
     data: DataDir = None,
     plugin: Plugins = None,
 ) -> None:
@@ -225,12 +218,52 @@ def list_(
         "tasks": lambda: listing.tasks(data_folder(data)),
         "arms": lambda: listing.arms(suite),
         "suites": listing.suites,
-        "models": listing.models,
+        "models": (lambda: listing.costs(task, assigned(set_))) if task else listing.models,
     }
     if what not in kinds:
         raise UserError(f'list: no "{what}" to list{did_you_mean(what, kinds)}')
+    if (what != "models" and task) or (set_ and not task):
+        raise UserError("list: --task belongs to list models, and --set to --task")
     load_plugins(plugin, models=what == "models")
     kinds[what]()
+
+
+@app.command()
+def evaluate(
+    place: Annotated[Path, typer.Argument(metavar="RUN_FOLDER|CHECKPOINT")],
+    task: Annotated[str | None, typer.Option("--task", metavar="T", help="Default: the run's own.")] = None,
+    set_: TaskSetting = None,
+    splits: Annotated[str | None, typer.Option("--split", metavar="A,B", help="Default: test and ood-….")] = None,
+    segments: Annotated[str | None, typer.Option("--segments", metavar="1,4,16", help="Depths of depth.csv.")] = None,
+    family: Annotated[str | None, typer.Option("--family", metavar="hrm|trm", help="A published checkpoint.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="A registered model's weights.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Of a checkpoint's model.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", metavar="KEY=VALUE", help="Of a checkpoint's model. Repeatable.")
+    ] = None,
+    trained: Annotated[
+        int | None, typer.Option("--trained", min=1, metavar="N", help="Segments a checkpoint was trained with (16).")
+    ] = None,
+    most: Annotated[int | None, typer.Option("--max-examples", min=1, metavar="N", help="Per split.")] = None,
+    at_once: Annotated[int | None, typer.Option("--batch-size", min=1, metavar="N", help="Examples at a time.")] = None,
+    device: Device = None,
+    precision: Precision = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: results/evaluate/NAME.")] = None,
+    data: DataDir = None,
+    plugin: Plugins = None,
+) -> None:
+    """Score a finished run, or a published checkpoint, on any split, at any depth; write the tables of a run."""
+    load_plugins(plugin, models=True)
+    from harness.evaluation.rescore import Request, rescore
+
+    request = Request(
+        task, assigned(set_), split(splits) or (), [positive("--segments", n) for n in split(segments) or ()], most,
+        at_once, device, precision, family, model, preset, assigned(config, "--config"), trained,
+    )  # fmt: skip
+    document = rescore(place, request, data_folder(data), out)
+    if document["same_data_as_the_run"] is False:
+        say("note: the data are no longer those that the run was scored on, so its own figures may not come back")
+    print_json(document)
 
 
 @app.command()
@@ -367,6 +400,16 @@ def positive(option: str, value: str | int) -> int:
 
 def split(names: str | None) -> list[str] | None:
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def assigned(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
+    """KEY=VALUE pairs as a mapping; the task or the model judges keys and values."""
+    from harness.suite import assign
+
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        assign(found, pair, option)
+    return found
 
 
 def announce(plan: Plan) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.evaluation import answerers
 from harness.files import read_json, write_atomically, write_json
 from tasks.base import DataFolder, Examples, Splits, Task
 
@@ -31,6 +32,8 @@ class DataSet:
     notes: tuple[str, ...]
     sizes: dict[str, int]  # examples per split
     facts: dict[str, tuple[int, ...]]  # shape of each fact of one example
+    lengths: dict[str, int]  # positions of an input, per split
+    references: tuple[dict[str, Any], ...] = ()  # rows of references.csv, without task and seed
 
     def load(self) -> Splits:
         return load_splits(self.path)
@@ -49,7 +52,9 @@ def prepare(task: Task, seed: int, data: DataFolder, store: Path) -> DataSet:
     splits = task.splits(seed, data)
     task.check(splits, _canonical_keys)
     digest = splits_digest(splits)
-    path = store / f"{digest}.npz"
+    if description.is_file() and read_json(description)["digest"] == digest and store_file(store, digest).is_file():
+        return _described(store, description)  # real data that have not changed since
+    path = store_file(store, digest)
     if not path.is_file():
         write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **_flat(splits)))
     write_json(
@@ -61,6 +66,8 @@ def prepare(task: Task, seed: int, data: DataFolder, store: Path) -> DataSet:
             "floor": task.floor(splits),
             "notes": task.notes(splits),
             "sizes": {name: len(part) for name, part in splits.items()},
+            "lengths": {name: part.inputs.shape[1] for name, part in splits.items()},
+            "references": answerers.references(task, splits),
             "facts": {name: list(value.shape[1:]) for name, value in splits["train"].facts.items()},
         },
     )
@@ -111,22 +118,29 @@ def _flat(splits: Splits) -> dict[str, np.ndarray]:
     return flat
 
 
+def store_file(store: Path, digest: str) -> Path:
+    return store / f"{digest}.npz"
+
+
 def _described(store: Path, description: Path) -> DataSet:
     known = read_json(description)
     return DataSet(
-        path=store / f"{known['digest']}.npz",
+        path=store_file(store, known["digest"]),
         digest=known["digest"],
         floor=known["floor"],
         notes=tuple(known["notes"]),
         sizes=known["sizes"],
+        lengths=known["lengths"],
+        references=tuple(known["references"]),
         facts={name: tuple(shape) for name, shape in known["facts"].items()},
     )
 
 
 def _build_key(task: Task, seed: int) -> str:
-    """Hash of what decides generated data: name, version, settings, seed, and the code of all task files."""
+    """Hash of what decides data and references: name, version, settings, seed, the code of all tasks and answerers."""
     module = sys.modules[type(task).__module__].__file__ or ""
-    files = sorted({*Path(__file__).parent.parent.joinpath("tasks").glob("*.py"), Path(module)})
+    own = {Path(module), Path(answerers.__file__)}
+    files = sorted({*Path(__file__).parent.parent.joinpath("tasks").glob("*.py"), *own})
     code = hashlib.sha256()
     for file in files:
         if file.is_file():

@@ -144,9 +144,11 @@ def _mismatch(arm: ResolvedArm) -> tuple[str, str]:
 
 
 def _remarks(plan: Plan, task: TaskPlan, arms: list[str]) -> list[str]:
-    """What a reader must know of matches that are not equal in everything that their rule names."""
+    """What a reader must know: splits that an arm can't read, matches unequal in something that their rule names."""
     remarks = []
     for name in arms:
+        unread = task.not_scored.get(name, {})
+        remarks += [f"{name}: not scored on {split}: {why}" for split, why in unread.items()]
         matched, match = task.arms[name].matched, plan.suite.arms[name].match
         if matched is None or match is None or matched.error_flops is None:
             continue

@@ -1,9 +1,10 @@
-"""What `list` prints. Torch-free, but for `list models`."""
+"""What `list` prints. Torch is loaded for `list models` alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from harness.errors import UserError
 from harness.suite import builtin_suites, read_suite
 from tasks.base import TASKS, DataFolder
 
@@ -66,3 +67,31 @@ def models() -> None:
 
     rows = [[name, ", ".join(PRESETS[name]) or "–", MODELS.get(name).summary] for name in MODELS]
     table("Models", ["model", "presets", "summary"], rows)
+
+
+def costs(task_name: str, settings: dict[str, Any]) -> None:
+    """Every model and preset as it would be built for a task: parameters by group, layer applications, FLOPs."""
+    from harness.cost import flops_per_segment
+    from models.base import MODELS, PRESETS, ModelShape, create_model, resolve_config
+    from tasks.base import create_task
+
+    shape = ModelShape.of(create_task(task_name, settings))
+    rows, unable = [], []
+    for name in MODELS:
+        for preset in PRESETS[name] or [None]:
+            try:
+                config = resolve_config(name, {}, preset)
+                model = create_model(name, config, shape)
+                groups = model.parameter_groups()
+                trained = sum(groups.values()) - groups["never_trained"]
+                counts = [f"{n:,}" for n in (*groups.values(), trained, model.layers_per_segment)]
+                rows.append([name, preset or "–", *counts, f"{flops_per_segment(name, config, shape):.4g}"])
+            except UserError as error:
+                unable.append(f"{name} {preset or ''}".strip() + f" can't run {task_name}: {error}")
+    size = f"{shape.sequence_length} positions, {shape.vocabulary} tokens, {shape.num_puzzles:,} puzzle ids"
+    table(f"Models on {task_name} ({size})", ["model", "preset", *COSTS], rows)
+    for sentence in unable:
+        print(sentence)
+
+
+COSTS = ("core", "embeddings", "heads", "puzzle table", "never trained", "all trained", "layers/seg.", "FLOPs/seg.")

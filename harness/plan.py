@@ -46,6 +46,7 @@ class TaskPlan:
     arms: dict[str, ResolvedArm] = field(default_factory=dict)
     data: dict[int, DataSet] = field(default_factory=dict)  # by seed
     skipped: MissingData | None = None
+    not_scored: dict[str, dict[str, str]] = field(default_factory=dict)  # arm → split that it can't read → why
 
 
 @dataclass
@@ -101,12 +102,25 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
         except MissingData as missing:
             task_plan.skipped = missing
             task_plan.data = dict.fromkeys(range(selection.seeds or entry.seeds), _ABSENT)
+        task_plan.not_scored = _unreadable(task_plan)
         wanted = [arm for arm in suite.arms_of(name) if selection.arms is None or arm in selection.arms]
         plan.cells += [_cell(plan, task_plan, task_plan.arms[arm], seed) for seed in task_plan.data for arm in wanted]
     return plan
 
 
-_ABSENT = DataSet(Path(), "absent", float("nan"), (), {}, {})
+_ABSENT = DataSet(Path(), "absent", float("nan"), (), {}, {}, {})
+
+
+def _unreadable(task_plan: TaskPlan) -> dict[str, dict[str, str]]:
+    """Out-of-distribution splits whose inputs an arm can't read, such as longer ones: known before it is trained."""
+    shape, found = ModelShape.of(task_plan.task), {}
+    lengths = {split: n for split, n in task_plan.data[0].lengths.items() if n != shape.sequence_length}
+    for name, arm in task_plan.arms.items() if lengths else ():
+        model = create_model(arm.model, arm.config, shape)
+        reasons = {split: why for split, n in lengths.items() if (why := model.length_problem(n))}
+        if reasons:
+            found[name] = reasons
+    return found
 
 
 def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision: str) -> dict[str, ResolvedArm]:

@@ -1,4 +1,7 @@
-"""The results folder of a suite: suite.json and cells.json describe it, run folders fill it, collect reads it."""
+"""The results folder of a suite: suite.json, cells.json and references.json describe it, run folders fill it.
+
+`collect` makes tables of both.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def check_schema(folder: Path) -> None:
 
 
 def describe(plan: Plan, folder: Path, command: str) -> None:
-    """Write suite.json and cells.json: what was asked for, before anything runs.
+    """Write suite.json, cells.json and references.json: what was asked for, before anything runs.
 
     Runs of an earlier command stay listed where the suite still asks for their task in the same way, so that
     `--tasks`, `--arms` and `--seeds` add to the tables instead of replacing them.
@@ -84,6 +87,7 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     document["arms"] = {name: document["arms"][name] for name in plan.suite.arms if name in document["arms"]}
     write_json(folder / "suite.json", document)
     write_json(folder / "cells.json", cells + kept)
+    write_json(folder / "references.json", _references(plan, folder, kept))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -92,6 +96,19 @@ def _earlier(folder: Path) -> dict[str, Any]:
         return {"tasks": {}, "arms": {}, "cells": []}
     document = read_json(folder / "suite.json")
     return {"tasks": document["tasks"], "arms": document["arms"], "cells": read_json(folder / "cells.json")}
+
+
+def _references(plan: Plan, folder: Path, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Floors and ceilings of the planned data, and those of earlier runs that stay listed."""
+    rows = [
+        {"task": name, "seed": seed, **row}
+        for name, planned in plan.tasks.items()
+        for seed, data in planned.data.items()
+        for row in data.references
+    ]
+    old, path = {(cell["task"], cell["seed"]) for cell in kept}, folder / "references.json"
+    old -= {(row["task"], row["seed"]) for row in rows}
+    return rows + [row for row in (read_json(path) if path.is_file() else []) if (row["task"], row["seed"]) in old]
 
 
 def fingerprint(suite: Suite, name: str, device: str) -> str:
@@ -166,6 +183,7 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
             "seeds": len(planned.data),
             "primary": primary.model_dump(mode="json") if (primary := suite.tasks[name].primary) else None,
             "recipe": suite.tasks[name].recipe,
+            "not_scored": planned.not_scored,
             "overrides": {arm: own.model_dump() for arm, own in suite.tasks[name].overrides.items()},
             "fingerprint": fingerprint(suite, name, plan.device.value),
         }

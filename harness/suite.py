@@ -249,23 +249,23 @@ def with_recipe(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     return raw
 
 
-def assign(document: dict[str, Any], assignment: str) -> None:
+def assign(document: dict[str, Any], assignment: str, option: str = "--set") -> None:
     """Apply one `--set KEY=VALUE`: a dotted key and a YAML value. The schema judges the result."""
     key, equals, value = assignment.partition("=")
     if not equals or not key:
-        raise UserError(f"--set {assignment}: expected KEY=VALUE, such as --set recipe.batch_size=32")
+        raise UserError(f"{option} {assignment}: expected KEY=VALUE, such as {option} recipe.batch_size=32")
     try:
         parsed = yaml.load(value, Loader=SuiteLoader)
     except yaml.YAMLError:
-        raise UserError(f"--set {assignment}: the value is not YAML") from None
+        raise UserError(f"{option} {assignment}: the value is not YAML") from None
     *path, last = key.split(".")
     place: Any = document
     for part in path:
         if not isinstance(place, dict):
-            raise UserError(f'--set {key}: "{part}" lies inside a value that is no mapping')
+            raise UserError(f'{option} {key}: "{part}" lies inside a value that is no mapping')
         place = place.setdefault(part, {})
     if not isinstance(place, dict):
-        raise UserError(f"--set {key}: {'.'.join(path)} is a value, not a mapping")
+        raise UserError(f"{option} {key}: {'.'.join(path)} is a value, not a mapping")
     if key.split(".")[-2:-1] == ["budget"]:
         place.clear()  # a budget is exactly one of four: setting one replaces another
     place[last] = parsed

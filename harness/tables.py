@@ -156,6 +156,47 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("correct_by_segment", "str", "One digit per segment, 1 for right."),
         ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
     ),
+    "calibration": CELL
+    + _columns(
+        ("split", "str", "test or an out-of-distribution split."),
+        ("segments", "int", "Segments run: 1, 2, 4 … and the trained number."),
+        ("trained", "bool", "Whether that is the trained number, the depth of `fixed`."),
+        (
+            "auroc",
+            "float",
+            "Chance that the halting logit q_halt after that segment is higher for a right answer of that segment than "
+            "for a wrong one, ties counted half; 0.5 is a head that knows nothing. q_halt is what both halting rules "
+            "train to predict whether the answer is right; q_learning halts where it exceeds q_continue, q_halt where "
+            "it exceeds 0.",
+        ),
+        (
+            "calibration_error",
+            "float",
+            "Expected calibration error of σ(q_halt): 15 equally wide bins, mean |share right − mean σ(q_halt)|, "
+            "weighted by their examples.",
+        ),
+        ("confidence", "float", "Mean σ(q_halt)."),
+        ("right", "int", "Examples right after that segment."),
+        ("wrong", "int", "Examples wrong after that segment."),
+        ("reason", "str", "Why there is no AUROC."),
+    ),
+    "references": _columns(
+        ("task", "str", "Task."),
+        ("seed", "int", "Seed of the training data that the predictor was fitted on."),
+        ("split", "str", "Split."),
+        (
+            "predictor",
+            "str",
+            "constant: the most frequent training answer; majority-token: at each position the most frequent token; "
+            "copy-input: the input's first positions; lookup: what training answers to the same input, else constant; "
+            "exact-solver: the task's own solver, on at most 1,000 examples; or one that the task adds.",
+        ),
+        ("kind", "str", "floor (a trivial predictor) or ceiling (the exact solver)."),
+        ("metric", "str", "exact, token, or a further figure that the task defines."),
+        ("value", "float", "Mean over the examples."),
+        ("examples", "int", "Examples answered."),
+        ("reason", "str", "Why there is no figure."),
+    ),
     "levels": _columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
@@ -170,7 +211,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("seed_sd", "float", "Standard deviation between seeds."),
         ("seed_min", "float", "Mean of the lowest seed."),
         ("seed_max", "float", "Mean of the highest seed."),
-        ("floor", "float", "The task's floor on test; empty for other splits."),
+        ("floor", "float", "The best trivial predictor on that split, mean over seeds; empty where it is not known."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),
     "comparisons": _columns(

@@ -172,6 +172,11 @@ class ReasoningModel(nn.Module):
         What is set belongs in a persistent buffer, so that saved weights come with the value they were trained for.
         """
 
+    def length_problem(self, length: int) -> str | None:
+        """Why the model can't read inputs of `length` positions; None where it can. Asked before anything is trained:
+        a split that an arm can't read is left unscored for it, with this reason."""
+        return None
+
     def compile_segment(self) -> None:
         """Put the segment's arithmetic under torch.compile, in place. Shapes are static."""
         self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]

@@ -85,6 +85,12 @@ class TokenModel(SlottedModel):
         )
         self.rotary = Rotary(config.hidden // config.heads, config.rope_theta) if config.positions == "rope" else None
 
+    def length_problem(self, length: int) -> str | None:
+        if self.embed_pos is None or length + self.slots <= len(self.embed_pos.embedding_weight):
+            return None
+        most = len(self.embed_pos.embedding_weight) - self.slots
+        return f"learned positions end at {most}, inputs have {length}; positions: rope has no end"
+
     def embed(self, batch: Batch, puzzle: Tensor | None) -> Tensor:
         """[B, slots + S, D]: slots (the puzzle vector first, zeros else), tokens, scaled by √D (with learned positions
         by 1/√2 before)."""

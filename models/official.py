@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,35 +86,57 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return found
 
 
+HEAD_SIZE = 64
+"""Of every published model; the weights don't tell."""
+
+
+def sizes(weights: Mapping[str, Tensor], family: str) -> tuple[dict[str, Any], int | None]:
+    """Configuration of the model that converted weights belong to, and slots and sequence together, where they tell.
+
+    Cycles and slots are not in them: those stay the family's defaults, unless a preset or the user says otherwise.
+    The second is None where no tensor runs along the sequence, as with rotary positions: any length will do.
+    """
+    config, _, _, along = _read_off(weights, family, f"{family} checkpoint")
+    config["heads"] = max(1, config["hidden"] // HEAD_SIZE)
+    return config if config["puzzle_embedding"] else {**config, "slots": 0}, along
+
+
 def _expected_shapes(weights: Mapping[str, Tensor], family: str, label: str) -> dict[str, torch.Size]:
     """Name → shape of the model of that family whose sizes most of the weights agree on."""
+    config, vocabulary, puzzles, along = _read_off(weights, family, label)
+    # any number of slots does: only slots and sequence together have a size
+    config |= {"heads": 1, "slots": int(config["puzzle_embedding"])}
+    sequence = max(1, (along or 0) - config["slots"])
+    shape = ModelShape(vocabulary, sequence, sequence, num_puzzles=puzzles)
+    return {name: tensor.shape for name, tensor in create_model(family, config, shape).state_dict().items()}
+
+
+def _read_off(weights: Mapping[str, Tensor], family: str, label: str) -> tuple[dict[str, Any], int, int, int | None]:
+    """Configuration without heads, slots and cycles; vocabulary; puzzles; slots and sequence together, if known."""
 
     def size(*endings: str, axis: int = -1) -> int | None:
         """What most tensors whose names end so have along an axis; None where there are none."""
-        sizes = Counter(w.shape[axis] for name, w in weights.items() if name.endswith(endings) and w.dim() == 2)
-        return sizes.most_common(1)[0][0] if sizes else None
+        found = Counter(w.shape[axis] for name, w in weights.items() if name.endswith(endings) and w.dim() == 2)
+        return found.most_common(1)[0][0] if found else None
 
     hidden = size("embedding_weight", "lm_head.weight", "q_head.weight", "qkv_proj.weight", ".mlp.gate_up_proj.weight")
     vocabulary = size("embed_tokens.embedding_weight", "lm_head.weight", axis=0)
     if not hidden or not vocabulary:
         raise UserError(f"{label}: none of the published names is there; its keys are {_some(weights)}")
-    config: dict[str, object] = {"hidden": hidden, "heads": 1, "inner": size(".mlp.down_proj.weight")}
+    config: dict[str, Any] = {"hidden": hidden, "inner": size(".mlp.down_proj.weight")}
     for level in LEVELS[family]:
         indices = [int(found[1]) for name in weights if (found := re.match(rf"{level}_level\.layers\.(\d+)\.", name))]
         config[f"{level}_layers"] = 1 + max(indices, default=0)
     puzzles = size("puzzle_emb.weights", axis=0)
     config["puzzle_embedding"] = puzzles is not None
-    slots = config["slots"] = int(puzzles is not None)  # any number does: only slots and sequence together have a size
-    length = size("embed_pos.embedding_weight", axis=0)
-    if length is not None:
+    along = size("embed_pos.embedding_weight", axis=0)
+    if along is not None:
         config["positions"] = "learned"
-    if family == "trm" and (along := size("mlp_t.gate_up_proj.weight")) is not None:
+    if family == "trm" and (length := size("mlp_t.gate_up_proj.weight")) is not None:
         config |= {"mixer": True, "mixer_inner": size("mlp_t.down_proj.weight")}
         config.setdefault("positions", "none")
-        length = along
-    sequence = max(1, (length or 0) - slots)
-    shape = ModelShape(vocabulary, sequence, sequence, num_puzzles=puzzles or 1)
-    return {name: tensor.shape for name, tensor in create_model(family, config, shape).state_dict().items()}
+        along = length
+    return config, vocabulary, puzzles or 1, along
 
 
 def _named(kind: str, names: Iterable[str]) -> str:

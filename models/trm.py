@@ -83,6 +83,14 @@ class TRM(RecurrentModel):
         z_H, z_L = cycle(z_H, z_L)
         return {"z_H": z_H, "z_L": z_L}
 
+    def length_problem(self, length: int) -> str | None:
+        if self.config.mixer and length != self.shape.sequence_length:
+            return (
+                f"the mixer form of TRM takes {self.shape.sequence_length} positions alone, inputs have {length}; "
+                "its attention form takes any number"
+            )
+        return super().length_problem(length)
+
     @property
     def layers_per_segment(self) -> int:
         c = self.config

@@ -154,6 +154,11 @@ class ArithmeticProofs(Task):
             "shortcut": "the answer has the form of a proof with a = 2 and c = 1, right or not",
         }
 
+    def solve(self, examples: Examples) -> np.ndarray:
+        """The canonical proof by its rule, of the number that stands in the input."""
+        numbers = ["".join(VOCABULARY[token] for token in row if token != PAD) for row in examples.inputs]
+        return self._examples([int(number) for number in numbers]).labels
+
     def decode(self, tokens: np.ndarray) -> str:
         """Numbers written together, and the fill of [END] at the end shown as one."""
         spaced = "".join(s if s.isdigit() else f" {s} " for s in (VOCABULARY[int(t)] for t in tokens if t != PAD))

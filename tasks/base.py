@@ -19,6 +19,7 @@ from pydantic import create_model as pydantic_create_model
 from harness.errors import BrokenData, MissingData
 from harness.registry import Registry
 from harness.schema import STRICT, validated
+from tasks.predictors import Predictor, trivial_predictors
 
 PAD = 0
 """Token 0 pads inputs, and label 0 marks a position that no loss and no metric counts (as in the HRM paper's data)."""
@@ -174,7 +175,9 @@ class Task(BaseModel):
     real_data: ClassVar[bool] = False
     exact_means: ClassVar[str] = "every position of the answer equals the label"
     difficulty_unit: ClassVar[str] = "difficulty"
-    floor_note: ClassVar[str] = "most frequent training answer, or the input copied, whichever is better"
+    floor_note: ClassVar[str] = (
+        "the best of: most frequent training answer, most frequent token per position, input copied, training looked up"
+    )
 
     # -- what it looks like to a model -------------------------------------------------------------------------
     @property
@@ -255,19 +258,23 @@ class Task(BaseModel):
         return ("" if all(len(w) == 1 for w in words) else " ").join(words)
 
     # -- helpers -----------------------------------------------------------------------------------------------
-    def floor(self, splits: Splits) -> float:
-        """Exact accuracy on `test` of the better trivial predictor: the most frequent training answer, or a copy.
+    def predictors(self, train: Examples) -> dict[str, Predictor]:
+        """Trivial predictors fitted on the training split, by name (tasks/predictors.py). A task may add its own."""
+        return trivial_predictors(train)
 
-        The most frequent answer is found over label rows; copying counts only where inputs and answers align.
-        """
-        train, test = splits["train"], splits["test"]
+    def floor(self, splits: Splits) -> float:
+        """Exact accuracy on `test` of the best trivial predictor."""
+        test, scores = splits["test"], [0.0]
         batch = test.batch()
-        answers, counts = np.unique(train.labels, axis=0, return_counts=True)
-        constant = np.broadcast_to(answers[counts.argmax()], test.labels.shape)
-        scores = [float(np.mean(self.correct(batch, constant)))]
-        if test.inputs.shape == test.labels.shape:
-            scores.append(float(np.mean(self.correct(batch, test.inputs))))
+        for predictor in self.predictors(splits["train"]).values():
+            answers = predictor.answer(test)
+            if answers is not None:
+                scores.append(float(np.mean(self.correct(batch, answers))))
         return max(scores)
+
+    def solve(self, examples: Examples) -> np.ndarray | None:
+        """[N, A] right answers by an exact solver that reads inputs (and facts) alone; None where a task has none."""
+        return None
 
     def notes(self, splits: Splits) -> list[str]:
         """Sentences about the data for the report: classes per split, rows left out and why."""

@@ -82,6 +82,10 @@ class SudokuTask(Task):
         """[N] uint64 keys of symmetry classes; see tasks/sudoku_symmetry.py for how exact they are."""
         return class_keys(examples.inputs - BLANK, examples.labels - BLANK)
 
+    def solve(self, examples: Examples) -> np.ndarray:
+        """The solution that the search of tasks/sudoku_solver.py finds."""
+        return solve(examples.inputs - np.uint8(BLANK)).solutions[:, 0] + np.uint8(BLANK)
+
     def decode(self, tokens: np.ndarray) -> str:
         """A grid, one line per row, `.` for a blank."""
         text = "".join(self.vocabulary[int(t)] for t in tokens)

@@ -41,6 +41,7 @@ class FakeTask:
     seed_sd: float = 0.02
     twins: bool = False  # all arms right and wrong on the same examples
     ood: dict[str, float] | None = None
+    ood_floor: float = 0.0
     group_word: str | None = "length"  # None: one group only
     unit: str = "bits"
     skipped: str | None = None
@@ -67,6 +68,7 @@ def build(root: Path, tasks: dict[str, FakeTask], name: str = "tiny", **suite: A
                     _run(results / folder, cell, spec, status, name, folder)
     write_json(results / "cells.json", cells)
     write_json(results / "suite.json", _suite(name, tasks) | suite)
+    write_json(results / "references.json", [row for task, spec in tasks.items() for row in _references(task, spec)])
     return results
 
 
@@ -114,6 +116,20 @@ def _task(task: str, spec: FakeTask) -> dict[str, Any]:
         "primary": {"arms": arms[:2], "metric": "exact", "split": "test", "stopping": "fixed"},
         "recipe": {},
     } | spec.text
+
+
+def _references(task: str, spec: FakeTask) -> list[dict[str, Any]]:
+    """Floors and ceiling; those of the shifted split are known here alone."""
+    if spec.skipped:
+        return []
+    floors = {"test": spec.floor} | ({"ood-length": spec.ood_floor} if spec.ood else {})
+    return [
+        {"task": task, "seed": seed, "split": split, "predictor": name, "kind": kind, "metric": "exact",
+         "value": value, "examples": spec.examples, "reason": None}
+        for seed in range(spec.seeds)
+        for split, floor in floors.items()
+        for name, kind, value in (("constant", "floor", floor), ("exact-solver", "ceiling", 1.0))
+    ]  # fmt: skip
 
 
 def _run(folder: Path, cell: dict[str, Any], spec: FakeTask, status: str, suite: str, run_folder: str) -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import torch
 
 import tasks
 from harness.errors import MissingData, UserError
+from harness.evaluation.answerers import floors, references
 from tasks import TASKS, Batch, DataFolder, Task
 from tasks.base import PAD, Splits, create_task
+from tasks.predictors import LookupTable, MostFrequentAnswer
 
 tasks.load_all()
 every_task = pytest.mark.parametrize("name", TASKS.names())
@@ -163,20 +166,83 @@ def test_no_constant_answer_beats_the_floor(name: str) -> None:
         assert np.mean(task.correct(test.batch(), constant)) <= floor + 1e-9, f"always {task.vocabulary[token]!r}"
 
 
+def by_hand(task: Task, splits: Splits, split: str) -> dict[str, float]:
+    """Exact accuracy of each trivial predictor, found without NumPy's help (and without tasks/predictors.py)."""
+    train, part = splits["train"], splits[split]
+    answers, questions = train.labels.tolist(), train.inputs.tolist()
+    ids = [0] * len(train) if train.puzzle_ids is None else train.puzzle_ids.tolist()
+    asked = [0] * len(part) if part.puzzle_ids is None else part.puzzle_ids.tolist()
+    length = part.labels.shape[1]
+
+    def commonest(counts: Counter[Any]) -> Any:
+        return min(thing for thing in counts if counts[thing] == max(counts.values()))
+
+    def fitted(answer: Any) -> list[int]:
+        return [*answer, *[filling] * length][:length]
+
+    filling = commonest(Counter(token for row in answers for token in row if token != PAD))
+    constant = commonest(Counter(map(tuple, answers)))
+    scored = [Counter(token for token in column if token != PAD) for column in zip(*answers, strict=True)]
+    table: dict[Any, list[int]] = {}
+    for question, puzzle, answer in zip(questions, ids, answers, strict=True):
+        table.setdefault((tuple(question), puzzle), answer)
+    guesses = {
+        "constant": [fitted(constant)] * len(part),
+        "majority-token": [fitted([commonest(counts) if counts else filling for counts in scored])] * len(part),
+        "lookup": [
+            fitted(table.get((tuple(question), puzzle), constant))
+            for question, puzzle in zip(part.inputs.tolist(), asked, strict=True)
+        ],
+    }
+    if not task.features:
+        guesses["copy-input"] = part.inputs[:, :length].tolist()
+    return {
+        name: float(np.mean(task.correct(part.batch(), np.array(guess, part.labels.dtype))))
+        for name, guess in guesses.items()
+    }
+
+
 @every_task
-def test_the_floor_is_what_the_trivial_predictors_score(name: str) -> None:
+def test_the_floor_is_exactly_what_a_constant_a_copy_the_commonest_tokens_and_a_look_up_score(name: str) -> None:
     task, splits = built(name)
-    test, floor = splits["test"], task.floor(splits)
-    if type(task).floor is not Task.floor:
-        assert 0 <= floor < 1
-        return
-    counts = Counter(tuple(row) for row in splits["train"].labels.tolist())
-    most_frequent = min(row for row in counts if counts[row] == max(counts.values()))
-    constant = np.array([most_frequent] * len(test), test.labels.dtype)
-    scores = [np.mean(task.correct(test.batch(), constant))]
-    if test.inputs.shape == test.labels.shape:
-        scores.append(np.mean(task.correct(test.batch(), test.inputs)))
-    assert floor == pytest.approx(max(scores))
+    assert type(task).floor is Task.floor, "a trivial predictor of the task's own belongs into `predictors`"
+    splits = {split: part if split == "train" else part[:ROWS] for split, part in splits.items()}
+    rows = references(task, splits)
+    for split in splits.keys() - {"train", "validation"}:
+        found = {
+            row["predictor"]: row["value"]
+            for row in rows
+            if (row["split"], row["kind"], row["metric"]) == (split, "floor", "exact") and row["reason"] is None
+        }
+        expected = by_hand(task, splits, split)
+        assert found | expected == pytest.approx(found), split
+        assert floors(rows)[split] == pytest.approx(max(found.values())) and floors(rows)[split] < 1, split
+    assert task.floor(splits) == pytest.approx(floors(rows)["test"])
+
+
+@every_task
+def test_a_look_up_finds_nothing_where_splits_are_disjoint_and_everything_in_training(name: str) -> None:
+    task, splits = built(name)
+    lookup, constant = LookupTable(splits["train"]), MostFrequentAnswer(splits["train"])
+    for split, part in splits.items():
+        if split != "train" and split not in task.in_sample:
+            assert np.array_equal(lookup.answer(part), constant.answer(part)), split
+    train = splits["train"][:ROWS]
+    assert np.mean(task.correct(train.batch(), lookup.answer(train))) > 0.99
+
+
+@every_task
+def test_the_exact_solver_is_right_on_every_split_and_reads_no_label(name: str) -> None:
+    task, splits = built(name)
+    for split, part in splits.items():
+        few = part[np.unique(np.linspace(0, len(part) - 1, 64).astype(int))]
+        blind = replace(few, labels=np.zeros_like(few.labels))
+        answers = task.solve(blind)
+        if answers is None:
+            assert all(row["reason"] for row in references(task, splits) if row["kind"] == "ceiling")
+            return
+        assert answers.shape == few.labels.shape, split
+        assert np.asarray(task.correct(few.batch(), answers)).all(), split
 
 
 @every_task

@@ -1,4 +1,4 @@
-"""`collect`: join what the cells wrote into the tables of a suite, then levels and comparisons.
+"""`collect`: join what the cells wrote into the tables of a suite, then levels, comparisons and calibration.
 
 Everything is derived from the cells that the last plan lists, in the plan's order, so collecting twice gives the same
 bytes; runs that an earlier plan left in the folder stay on disk and out of the tables.
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from harness.analysis import compare
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_suite, table_file
+from harness.analysis.calibration import calibration
+from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
 from harness.tables import RUN_TABLES, check_rows, names
@@ -37,6 +38,11 @@ def collect(results: Path) -> None:
     for table in RUN_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished]
         write_atomically(results / table_file(table), partial(_join, shares, table))
+    write_table(
+        results, "calibration", [row for run in finished for row in calibration(run, results / run["run_folder"])]
+    )
+    references = read_references(results, suite)
+    write_table(results, "references", references)
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
     for task in suite.tasks:
@@ -44,8 +50,9 @@ def collect(results: Path) -> None:
         done = [run for run in of_task if run["status"] == "finished"]
         if done:
             answers = compare.read_answers(results, done)
-            level_rows += compare.levels(suite, task, of_task, answers)
-            comparison_rows += compare.comparisons(suite, task, of_task, answers)
+            floors = compare.floors(task, of_task, references)
+            level_rows += compare.levels(suite, task, of_task, answers, floors)
+            comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
     write_table(results, "levels", level_rows)
     write_table(results, "comparisons", compare.decide(suite, comparison_rows))
 

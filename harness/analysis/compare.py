@@ -90,9 +90,10 @@ def read_answers(results: Path, finished: Sequence[Row]) -> Answers:
     return answers
 
 
-def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> Iterator[Row]:
+def levels(
+    suite: Suite, task: str, runs: Sequence[Row], answers: Answers, floors: Mapping[str, float]
+) -> Iterator[Row]:
     """Rows of levels.csv: exact accuracy by arm and split; on test by stopping rule for arms of several segments."""
-    floor = floor_of(runs)
     for split in answers.splits():
         for arm in suite.tasks[task].arms:
             segments = max((int(r["segments"] or 1) for r in runs if r["arm"] == arm), default=1)
@@ -119,17 +120,26 @@ def levels(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> It
                     "seed_sd": float(by_seed.std(ddof=1)) if len(seeds) > 1 else None,
                     "seed_min": float(by_seed.min()),
                     "seed_max": float(by_seed.max()),
-                    "floor": floor if split == "test" else None,
+                    "floor": floors.get(split),
                     "cells": " ".join(answers.cells[arm, seed] for seed in seeds),
                 }
 
 
-def floor_of(runs: Sequence[Row]) -> float | None:
-    """The task's floor on test, which every finished run of the task records."""
-    return next((float(run["floor"]) for run in runs if run["floor"] is not None), None)
+def floors(task: str, runs: Sequence[Row], references: Sequence[Row]) -> dict[str, float]:
+    """Split → exact accuracy of the best trivial predictor, mean over seeds. For test it is what the runs record."""
+    best: dict[str, dict[int, float]] = {}
+    for row in references:
+        if (row["task"], row["kind"], row["metric"]) == (task, "floor", "exact") and row["value"] is not None:
+            by_seed = best.setdefault(row["split"], {})
+            by_seed[row["seed"]] = max(by_seed.get(row["seed"], 0.0), row["value"])
+    found = {split: float(np.mean(list(by_seed.values()))) for split, by_seed in best.items()}
+    recorded = {run["seed"]: run["floor"] for run in runs if run["floor"] is not None}
+    return found | ({"test": float(np.mean(list(recorded.values())))} if recorded else {})
 
 
-def comparisons(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) -> Iterator[Row]:
+def comparisons(
+    suite: Suite, task: str, runs: Sequence[Row], answers: Answers, floors: Mapping[str, float]
+) -> Iterator[Row]:
     """Rows of comparisons.csv for one task, verdicts not yet decided: Holm needs the other tasks' p first."""
     info = suite.tasks[task]
     primary = info.primary
@@ -142,10 +152,12 @@ def comparisons(suite: Suite, task: str, runs: Sequence[Row], answers: Answers) 
         if not (primary and set(pair) == set(primary.arms) and (primary.metric, primary.split) == ("exact", "test")):
             pairs.append(("secondary", Primary(arms=pair)))
     for role, pair_of in pairs:
-        yield _compare(suite, task, role, pair_of, runs, answers)
+        yield _compare(suite, task, role, pair_of, runs, answers, floors.get(pair_of.split))
 
 
-def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[Row], answers: Answers) -> Row:
+def _compare(
+    suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[Row], answers: Answers, floor: float | None
+) -> Row:
     (a, b), split = pair.arms, pair.split
     column = COLUMN[pair.metric, pair.stopping]
     scored = [answers.scores.get((split, arm, column), {}) for arm in (a, b)]
@@ -168,7 +180,8 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
         "sentence": None,
         "cells": " ".join(answers.cells[arm, seed] for arm in (a, b) for seed in seeds),
     }
-    row["_missing"] = _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
+    unread = [why[split] for arm in (a, b) if split in (why := suite.tasks[task].not_scored.get(arm, {}))]
+    row["_missing"] = "; ".join(unread) or _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
     if len(seeds) < len(both):
         row["_missing"] += f"; {len(both) - len(seeds)} left out, since the two arms ran under other conditions"
     row["_contrast"] = None
@@ -187,7 +200,7 @@ def _compare(suite: Suite, task: str, role: str, pair: Primary, runs: Sequence[R
             "examples": left.shape[1],
             "smallest_detectable": stats.smallest_detectable_difference(delta),
         }
-        row["_contrast"] = _no_contrast(floor_of(runs) if split == "test" else None, left, right)
+        row["_contrast"] = _no_contrast(floor if pair.metric == "exact" else None, left, right)
     return row
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from harness.errors import BrokenData, UserError
 from harness.files import read_json
-from harness.tables import SCHEMA_VERSION, TABLES, names
+from harness.tables import SCHEMA_VERSION, TABLES, check_rows, names
 
 
 class _Part(BaseModel):
@@ -62,6 +62,7 @@ class SuiteTask(_Part):
     primary: Primary | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
     overrides: dict[str, Any] = Field(default_factory=dict)  # settings that an arm has on this task alone
+    not_scored: dict[str, dict[str, str]] = Field(default_factory=dict)  # arm → split that it can't read → the reason
 
 
 class Suite(_Part):
@@ -128,6 +129,20 @@ def read_cells(results: Path, suite: Suite) -> list[PlannedCell]:
     return sorted(cells, key=lambda c: (tasks.index(c.task), arms.index(c.arm), c.seed))
 
 
+def read_references(results: Path, suite: Suite) -> list[dict[str, Any]]:
+    """Rows of references.csv, in the suite's order of tasks; none in a folder of a version that did not measure any."""
+    path = results / "references.json"
+    if not path.is_file():
+        return []
+    tasks = list(suite.tasks)
+    rows = _read(path)
+    try:
+        check_rows("references", rows)
+        return sorted((r for r in rows if r["task"] in tasks), key=lambda r: (tasks.index(r["task"]), r["seed"]))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BrokenData(f"{path}: {error}; run the suite again") from None
+
+
 def _read(path: Path) -> Any:
     try:
         return read_json(path)
@@ -189,6 +204,8 @@ class Tables:
     depth: pd.DataFrame
     halting: pd.DataFrame
     metrics: pd.DataFrame
+    calibration: pd.DataFrame
+    references: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
@@ -197,7 +214,7 @@ class Tables:
 def read_tables(results: Path) -> Tables:
     """Every table of a collected results folder. UserError when it has not been collected."""
     suite = read_suite(results)
-    small = ("runs", "curves", "depth", "halting", "metrics", "levels", "comparisons")
+    small = [table for table in TABLES if table in Tables.__annotations__]
     for table in (*small, "examples"):
         if not (results / table_file(table)).is_file():
             raise UserError(f"{results / table_file(table)}: no such file; collect the suite first")

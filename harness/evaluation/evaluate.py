@@ -6,6 +6,7 @@ as the verifier accepts (an upper bound, never the model's own score).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,13 @@ def limited(examples: Examples, limit: int | None) -> Examples:
     if limit is None or len(examples) <= limit:
         return examples
     return examples[np.linspace(0, len(examples) - 1, limit).round().astype(np.int64)]
+
+
+def readable(model: ReasoningModel, splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """The splits whose inputs the model can read, and a sentence on each of the others."""
+    problems = {name: model.length_problem(part.inputs.shape[1]) for name, part in splits.items()}
+    scored = {name: part for name, part in splits.items() if problems[name] is None}
+    return scored, [f"not scored on {name}: {why}" for name, why in problems.items() if why]
 
 
 @torch.no_grad()

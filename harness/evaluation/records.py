@@ -1,11 +1,11 @@
-"""A finished cell's share of each table, written into its run folder. Columns are those of harness/tables.py."""
+"""A scored model's share of each table, written into a run's folder. Columns are those of harness/tables.py."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,37 @@ def write_run_tables(
 ) -> None:
     """curves, depth, halting, metrics and examples of one cell."""
     key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES}
-    rows["curves"] = [key | point for point in curves]
+    _write(folder, "curves", [key | point for point in curves])
+    write_score_tables(folder, key, cell.recipe.evaluation.segments, cell.flops_per_segment, scored, evaluations)
+
+
+def write_score_tables(
+    folder: Path,
+    key: Mapping[str, Any],
+    segments: Sequence[int],
+    flops_per_segment: float,
+    scored: Mapping[str, Examples],
+    evaluations: Mapping[str, Evaluation],
+) -> None:
+    """depth, halting, metrics and examples. key: the columns that name the cell; segments: depths of depth.csv."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("depth", "halting", "metrics", "examples")}
     for split, result in evaluations.items():
         examples = scored[split]
-        rows["depth"] += [key | {"split": split} | row for row in _depth(cell, result)]
-        rows["halting"] += [key | {"split": split} | row for row in _halting(result, examples)]
-        rows["metrics"] += [key | {"split": split} | row for row in _metrics(result, examples)]
-        rows["examples"] += [key | {"split": split} | row for row in _examples(result, examples)]
+        parts = {
+            "depth": _depth(segments, flops_per_segment, result),
+            "halting": _halting(result, examples),
+            "metrics": _metrics(result, examples),
+            "examples": _examples(result, examples),
+        }
+        for name, content in parts.items():
+            rows[name] += [{**key, "split": split, **row} for row in content]
     for name, content in rows.items():
-        tables.check_rows(name, content)
-        write_csv(folder / (f"{name}.csv.gz" if name == "examples" else f"{name}.csv"), tables.names(name), content)
+        _write(folder, name, content)
+
+
+def _write(folder: Path, table: str, rows: list[dict[str, Any]]) -> None:
+    tables.check_rows(table, rows)
+    write_csv(folder / (f"{table}.csv.gz" if table == "examples" else f"{table}.csv"), tables.names(table), rows)
 
 
 def write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
@@ -63,8 +83,8 @@ def _field(value: Any) -> Any:
     return value
 
 
-def _depth(cell: Cell, result: Evaluation) -> list[dict[str, Any]]:
-    wanted = {s for s in (*cell.recipe.evaluation.segments, result.trained) if s <= result.depth}
+def _depth(depths: Sequence[int], flops_per_segment: float, result: Evaluation) -> list[dict[str, Any]]:
+    wanted = {s for s in (*depths, result.trained) if s <= result.depth}
     return [
         {
             "segments": segments,
@@ -72,7 +92,7 @@ def _depth(cell: Cell, result: Evaluation) -> list[dict[str, Any]]:
             "token": result.token[:, segments - 1].mean(),
             "exact_model": result.model(segments).mean(),
             "exact_oracle": result.oracle(segments).mean(),
-            "flops_per_answer": cell.flops_per_segment * segments,
+            "flops_per_answer": flops_per_segment * segments,
             "beyond_training": segments > result.trained,
             "examples": len(result),
         }

@@ -198,7 +198,7 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
         ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.recipe))),
         ("Arms of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.overrides))),
     ]
-    shown = [_levels(tables, answer.task), _comparisons(tables, answer.task), _metrics(tables, answer.task)]
+    shown = [make(tables, answer.task) for make in (_levels, _comparisons, _halting_heads, _metrics)]
     return TaskSection(
         name=answer.task,
         anchor=answer.anchor,
@@ -214,7 +214,8 @@ def _levels(tables: Tables, task: str) -> Table:
     table = Table(
         f"Exact accuracy on {task}",
         [column("arm"), column("split"), column("stopping"), *(number(t) for t in titles), column("runs")],
-        note="Interval over seeds and examples, none for a single seed. oracle is an upper bound, not a score.",
+        note="Interval over seeds and examples, none for a single seed. oracle is an upper bound, not a score. "
+        "floor: predictors that learn nothing of the task; the best of them is the floor of the split.",
     )
     planned = tables.suite.tasks[task].seeds
     for row in select(tables.levels, task=task, metric="exact").to_dict("records"):
@@ -232,6 +233,64 @@ def _levels(tables: Tables, task: str) -> Table:
                 _runs_link(row["cells"]),
             ])
         )  # fmt: skip
+    table.rows += _reference_rows(tables, task)
+    return table
+
+
+PREDICTORS = {
+    "constant": "most frequent answer",
+    "majority-token": "most frequent token per position",
+    "copy-input": "copy of the input",
+    "lookup": "training looked up",
+    "exact-solver": "exact solver",
+}
+
+
+def _reference_rows(tables: Tables, task: str) -> Iterator[Row]:
+    """Floors and ceiling beside the arms, in the columns of `_levels`."""
+    rows = select(tables.references, task=task, metric="exact")
+    rows = rows[rows["value"].notna()]
+    for (split, predictor, kind), own in rows.groupby(["split", "predictor", "kind"], sort=False):
+        values, seeds = own["value"], own["seed"].nunique()
+        spread = f"{numbers.percent(values.min())} – {numbers.percent(values.max())}"
+        nothing = Cell(numbers.NONE)
+        yield Row([
+            Cell(f"{kind}: {PREDICTORS.get(str(predictor), str(predictor))}"),
+            Cell(str(split)),
+            nothing,
+            Cell(numbers.percent(values.mean()), values.mean()),
+            nothing,
+            Cell(spread, values.min()),
+            nothing,
+            Cell(str(seeds), seeds),
+            Cell(numbers.count(own["examples"].iloc[0]), own["examples"].iloc[0]),
+            nothing,
+        ])  # fmt: skip
+
+
+def _halting_heads(tables: Tables, task: str) -> Table:
+    """Whether the halting logit knows right answers from wrong ones, at the trained depth: by arm and split."""
+    titles = ("AUROC", "lowest to highest seed", "calibration error", "mean σ(q)", "right (%)", "seeds")
+    table = Table(
+        f"Halting heads on {task}",
+        [column("arm"), column("split"), *(number(title) for title in titles), prose("no AUROC where")],
+        note="AUROC of the halting logit against right or wrong after the trained number of segments: 0.5 knows "
+        "nothing, 1 knows all. Means over seeds. calibration.csv has every depth.",
+    )
+    for (arm, split), own in select(tables.calibration, task=task, trained=1).groupby(["arm", "split"], sort=False):
+        area = own["auroc"].dropna()
+        right = own["right"].sum() / (own["right"] + own["wrong"]).sum()
+        spread = f"{numbers.short(area.min())} – {numbers.short(area.max())}" if len(area) else numbers.NONE
+        lost = own[own["auroc"].isna()]
+        reasons = "; ".join(f"seed {seed:.0f}: {why}" for seed, why in zip(lost["seed"], lost["reason"], strict=True))
+        figures = [
+            Cell(numbers.short(area.mean()), area.mean()),
+            Cell(spread, area.min()),
+            *(Cell(numbers.short(own[name].mean()), own[name].mean()) for name in ("calibration_error", "confidence")),
+            Cell(numbers.percent(right), right),
+        ]
+        seeds = Cell(str(len(own)), len(own))
+        table.rows.append(Row([_arm_cell(tables, str(arm)), Cell(str(split)), *figures, seeds, Cell(reasons)]))
     return table
 
 
@@ -312,6 +371,13 @@ def _limits(tables: Tables) -> list[str]:
     ]  # fmt: skip
     if few:
         limits.append(f"Too few seeds for a verdict, which needs {suite.minimum_seeds}: {', '.join(few)}.")
+    limits += [
+        f"On {name}, {suite.arm_label(arm)} is not scored on {split}: {why}."
+        for name, task in suite.tasks.items()
+        for arm, splits in task.not_scored.items()
+        if arm in task.arms
+        for split, why in splits.items()
+    ]
     lost = tables.runs["status"].isin(["failed", "diverged"]).sum()
     if lost:
         limits.append(

@@ -85,16 +85,23 @@ def _line(axes: Axes, look: Look, x: np.ndarray, spread: pd.DataFrame, **style: 
     axes.fill_between(x, 100 * spread["min"], 100 * spread["max"], color=look.colour, alpha=0.15, linewidth=0)
 
 
-def _floor_line(axes: Axes, floor: float | None) -> None:
-    if floor is not None and not np.isnan(floor):
-        axes.axhline(100 * floor, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-        axes.annotate("floor", (1, 100 * floor), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+def _reference_line(axes: Axes, level: float | None, word: str) -> None:
+    """A dotted line with its name, unless it lies above everything that is shown."""
+    if level is not None and not np.isnan(level) and 100 * level < axes.get_ylim()[1]:
+        axes.axhline(100 * level, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        above = 3 if level < 0.9 else -10  # points
+        axes.annotate(word, (1, 100 * level), xycoords=("axes fraction", "data"), xytext=(-2, above),
                       textcoords="offset points", ha="right", color=GREY, fontsize=8)  # fmt: skip
 
 
 def _floor(tables: Tables, task: str) -> float | None:
     floors = select(tables.runs, task=task)["floor"].dropna()
-    return float(floors.iloc[0]) if len(floors) else None
+    return float(floors.mean()) if len(floors) else None
+
+
+def _ceiling(tables: Tables, task: str) -> float | None:
+    rows = select(tables.references, task=task, split="test", kind="ceiling", metric="exact")["value"].dropna()
+    return float(rows.mean()) if len(rows) else None
 
 
 # -- learning --------------------------------------------------------------------------------------------------
@@ -193,7 +200,8 @@ def _depth(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
             axes.axvspan(next(iter(many.values())), ticks[-1] * 1.15, color=GREY, alpha=0.08, linewidth=0, zorder=0)
         axes.set_xlabel("segments allowed")
         percent_axis(axes, "test exact (%)", 100 * depth["exact"].max())
-        _floor_line(axes, _floor(tables, task))
+        _reference_line(axes, _floor(tables, task), "floor")
+        _reference_line(axes, _ceiling(tables, task), "exact solver")
 
     figure.panels = [panel]
     return figure

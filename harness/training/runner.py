@@ -14,7 +14,7 @@ import torch
 from harness.cell import Cell
 from harness.cost import measure
 from harness.data import DataSet
-from harness.evaluation.evaluate import Evaluation, evaluate, limited
+from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
 from harness.files import write_json
 from harness.record import costs, identity, provenance
@@ -84,6 +84,7 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
         for name, part in splits.items()
         if name not in ("train", "validation")
     }
+    scored, unread = readable(trainer.evaluated, scored)
     evaluations = {name: _evaluate(trainer, part) for name, part in scored.items()}
     progress.evaluation_seconds += time.perf_counter() - clock
 
@@ -93,7 +94,7 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     record = _record(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
-    record["notes"] = " | ".join([*data.notes, *notes])
+    record["notes"] = " | ".join([*data.notes, *notes, *unread])
     write_json(folder / "record.json", record)
     checkpoint.drop_state(folder)
 
