@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from models.base import ModelConfig, ModelShape, Prediction, ReasoningModel, State, register_model
-from models.classic import BiasedLinear, LayerNorm
+from models.classic import Affine, LayerNorm
 from models.layers import HaltingHead, PuzzleEmbedding, weights_cast_once
 from tasks.base import Batch
 
@@ -80,12 +80,12 @@ class HRMGRU(ReasoningModel):
             raise UserError("hrm-gru reads the whole input as one vector; it can't run a causal task")
         hidden, width = config.hidden, config.inner_width
         numbers = shape.sequence_length * (1 if shape.features else shape.vocabulary - 1)
-        self.input_proj = BiasedLinear(numbers, width, generator)
+        self.input_proj = Affine(numbers, width, generator)
         self.puzzle_emb = PuzzleEmbedding(shape.num_puzzles, width, generator) if config.puzzle_embedding else None
         self.L_cell = GRUCell(width + 2 * hidden, hidden, generator)
         self.H_cell = GRUCell(2 * hidden, hidden, generator)
         self.norm = LayerNorm(hidden, config.rms_eps, generator)
-        self.lm_head = BiasedLinear(hidden, shape.answer_length * shape.vocabulary, generator)
+        self.lm_head = Affine(hidden, shape.answer_length * shape.vocabulary, generator)
         self.q_head = HaltingHead(hidden, generator)
 
     def initial_state(self, batch: Batch, keys: Tensor | None = None) -> State:
@@ -112,13 +112,16 @@ class HRMGRU(ReasoningModel):
         x = self.input_proj(self.vector(batch))
         return F.gelu(x if puzzle is None else x + puzzle.to(x.dtype))
 
+    def length_problem(self, length: int) -> str | None:
+        if length == self.shape.sequence_length:
+            return None
+        return f"hrm-gru is built for inputs of {self.shape.sequence_length} positions alone, these have {length}"
+
     def vector(self, batch: Batch) -> Tensor:
         """[B, S] numbers, or [B, S·(V − 1)] tokens as one-hot vectors side by side, scaled to a mean square of 1."""
         inputs = batch.inputs
-        if inputs.shape[1] != self.shape.sequence_length:
-            raise UserError(
-                f"hrm-gru is built for inputs of {self.shape.sequence_length} positions; this one has {inputs.shape[1]}"
-            )
+        if (problem := self.length_problem(inputs.shape[1])) is not None:
+            raise UserError(problem)
         if self.shape.features:
             return inputs.to(self.dtype)
         symbols = torch.arange(1, self.shape.vocabulary, device=inputs.device)
@@ -154,8 +157,8 @@ class GRUCell(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, generator: torch.Generator | None) -> None:
         super().__init__()
-        self.input_proj = BiasedLinear(inputs, 3 * hidden, generator)
-        self.state_proj = BiasedLinear(hidden, 3 * hidden, generator)
+        self.input_proj = Affine(inputs, 3 * hidden, generator)
+        self.state_proj = Affine(hidden, 3 * hidden, generator)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         x_r, x_u, x_n = self.input_proj(x).chunk(3, dim=1)

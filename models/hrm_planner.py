@@ -33,8 +33,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.affine import Affine, ScaledNorm
 from models.base import ModelConfig, ModelShape, Prediction, State, register_model
+from models.classic import Affine, ScaledNorm
 from models.embedded import TokenModel
 from models.layers import Attention, HaltingHead, Layer, Stack, Surroundings, SwiGLU, rms_norm, weights_cast_once
 from tasks.base import PAD, Batch

@@ -37,8 +37,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from models.affine import MLP, Affine
 from models.base import ModelConfig, ModelShape, Prediction, State, register_model
+from models.classic import MLP, Affine
 from models.embedded import TokenModel
 from models.layers import Block, HaltingHead, Linear, Stack, Surroundings, rms_norm, weights_cast_once
 from tasks.base import Batch

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.random import CounterRandom
 from models.base import ModelConfig, ModelShape, State, register_model
-from models.classic import BiasedLinear, GELUNetwork, LayerNorm
+from models.classic import MLP, Affine, LayerNorm
 from models.layers import HaltingHead, Layer, Linear, Stack, Surroundings
 from models.recurrent import RecurrentModel
 from tasks.base import PAD, Batch
@@ -76,7 +76,7 @@ class HRMProof(RecurrentModel):
         self, config: HRMProofConfig, shape: ModelShape, dtype: torch.dtype, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, shape, dtype, generator)
-        self.lm_head = BiasedLinear(config.hidden, shape.vocabulary, generator)
+        self.lm_head = Affine(config.hidden, shape.vocabulary, generator)
         self.H_level = InjectedModule(config, 2, config.H_layers, shape.causal, generator)
         self.L_level = InjectedModule(config, 3, config.L_layers, shape.causal, generator)
         self.q_head = HaltingHead(config.hidden, generator)
@@ -159,7 +159,7 @@ class PreNormBlock(Layer):
         self.attn_norm = LayerNorm(config.hidden, config.rms_eps, generator)
         self.self_attn = BiasedAttention(config, causal, generator)
         self.mlp_norm = LayerNorm(config.hidden, config.rms_eps, generator)
-        self.mlp = GELUNetwork(config.hidden, config.inner_width, generator)
+        self.mlp = MLP(config.hidden, config.inner_width, config.hidden, generator)
 
     def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
         x = x + around.dropout(self.self_attn(self.attn_norm(x), around), self.rate, call)
@@ -177,7 +177,7 @@ class BiasedAttention(nn.Module):
         self.qkv_proj = Linear(config.hidden, 3 * config.hidden, generator)
         self.q_bias = nn.Parameter(torch.zeros(config.hidden, device=device))
         self.v_bias = nn.Parameter(torch.zeros(config.hidden, device=device))
-        self.o_proj = BiasedLinear(config.hidden, config.hidden, generator)
+        self.o_proj = Affine(config.hidden, config.hidden, generator)
 
     def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         B, S, D = x.shape
