@@ -9,9 +9,9 @@ z_H [B, S, 3d], x̃ the embedded input, projections P (d → 3d), Q (3d → d), 
     answer = head of this segment (R(n(z_H)));  Q values = linear(mean over positions of R(n(z_H)))
 
 What differs from the source:
-* Projections read normalised states (root mean square, no learned scale). As in the source, without, z_H and the logits
-  grow 3 times per segment at the size `tiny` and 5 times at `medium`, where a fresh model's logits have a standard
-  deviation of 13 after the first segment and 290 after the third.
+* Projections read normalised states (root mean square, no learned scale). By the source's equations and our initial
+  weights, z_H and the logits grow 3 times per segment at the size `tiny` and 5 times at `medium`, where a fresh model's
+  logits have a standard deviation of 13 after the first segment and 290 after the third.
 * Causal tasks get a causal mask. The source has none, and scores position t on a token that t can see.
 * P, Q and R are trained (its optimizer leaves them out). Its two unused gates, 2 · (9d² + 3d) numbers, and the heads
   that get no gradient in its runs are absent. `published_s1_s3` counts the source with them.
