@@ -19,7 +19,7 @@ from models.base import MODELS, ModelShape, Remembering, create_model, resolve_c
 from models.layers import Attention
 from tasks.base import PAD, Batch, DataFolder
 
-SEES_ALL = {"trm-mlp", "modernbert"}
+SEES_ALL = {"trm-mlp", "modernbert", "hrm-gru", "hrm-gru-puzzles", "hrm-pooled", "hrm-pooled-losses"}
 WRITERS = sorted(FAMILIES.keys() - SEES_ALL)
 ONE_PASS = ["llama", "transformer"]
 
@@ -27,9 +27,10 @@ every_writer = pytest.mark.parametrize("family", WRITERS)
 
 
 def causal(family: str, dtype: torch.dtype = torch.float32, **changes):
-    model, config = FAMILIES[family]
+    name, config = FAMILIES[family]
     generator = torch.Generator().manual_seed(0)
-    return unlike_initially(create_model(model, {**config, **changes}, CAUSAL, generator=generator, dtype=dtype))
+    model = create_model(name, {**config, **changes}, CAUSAL, generator=generator, dtype=dtype)
+    return unlike_initially(model).eval()
 
 
 @pytest.mark.parametrize("family", sorted(SEES_ALL))

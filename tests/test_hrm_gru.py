@@ -12,7 +12,7 @@ from toys import FAMILIES, cell, random_batch, trainer
 from harness.cost import measure
 from harness.errors import UserError
 from harness.matching import match_arm
-from harness.recipe import Loop
+from harness.recipe import Loop, Recipe
 from harness.training.act import detached
 from models.base import ModelShape, create_model, resolve_config
 from models.hrm_gru import HRMGRU, GRUCell
@@ -52,7 +52,7 @@ def test_flops_are_those_of_the_closed_formula():
     """12 L and 3 H updates forward, 2 of them backward, and all once more for the bootstrap pass."""
     D, X, S, A, V = 32, 20, 9, 9, 7
     config = resolve_config("hrm-gru", {"hidden": D, "heads": 2, "inner": X})
-    cost = measure("hrm-gru", config, ModelShape(V, S, A), LOOP, 8)
+    cost = measure("hrm-gru", config, ModelShape(V, S, A), LOOP, Recipe(batch_size=8))
     low, high = 2 * (X + 2 * D + D) * 3 * D, 2 * (2 * D + D) * 3 * D
     enter, leave, q = 2 * S * (V - 1) * X, 2 * D * A * V, 2 * D * 2
     segment = enter + 12 * low + 3 * high + leave + q
@@ -172,7 +172,7 @@ def test_the_halting_head_is_trained_in_both_outputs():
 @pytest.mark.parametrize("length", [5, 7])
 def test_an_input_of_another_length_is_refused(length):
     model, batch = small(), random_batch(5, 2, length)
-    with pytest.raises(UserError, match=f"built for inputs of 6 positions; this one has {length}"):
+    with pytest.raises(UserError, match=f"built for inputs of 6 positions alone, these have {length}"):
         model(model.initial_state(batch), batch)
 
 

@@ -15,7 +15,7 @@ from harness import seeds
 from harness.cost import measure
 from harness.evaluation.evaluate import evaluate
 from harness.matching import Reference, match_arm
-from harness.recipe import ONE_PASS, Loop
+from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.training.checkpoint import load_weights, save_weights
 from models.base import ModelShape, create_model, resolve_config
 from models.hrm_planner import HRMPlanner
@@ -288,7 +288,7 @@ def matched(rule, model, loop):
     """The opponent of a planner 32 wide with two layers per module."""
     shape = ModelShape(11, 16, 16)
     config = resolve_config("hrm-planner", {"hidden": 32, "heads": 4, "H_cycles": 2})
-    cost = measure("hrm-planner", config, shape, LOOP, 8)
+    cost = measure("hrm-planner", config, shape, LOOP, Recipe(batch_size=8))
     hidden, heads, _ = config.typical_block
     start = resolve_config(model, {"hidden": hidden, "heads": heads, "layers": 4})
     return match_arm(rule, model, start, Reference(config, cost), shape, loop.segments, "arms.x")

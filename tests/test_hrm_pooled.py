@@ -10,7 +10,7 @@ from toys import POOLED_LOSSES, SMALL_POOLED, cell, random_batch, trainer
 from harness.cost import measure
 from harness.errors import UserError
 from harness.matching import Reference, match_arm
-from harness.recipe import ONE_PASS, Loop
+from harness.recipe import ONE_PASS, Loop, Recipe
 from models.base import PRESET_LOOPS, ModelShape, create_model, resolve_config
 from models.hrm_pooled import consistency, diversity
 
@@ -208,7 +208,7 @@ def test_each_loss_moves_what_it_should(loss):
 def test_it_can_be_the_reference_of_a_match(rule, model, layers):
     shape, loop = ModelShape(11, 16, 16), Loop(segments=4)
     config = resolve_config("hrm-pooled", {"hidden": 32, "heads": 4, "inner": 64, "H_layers": 1, "L_layers": 1})
-    cost = measure("hrm-pooled", config, shape, loop, 8)
+    cost = measure("hrm-pooled", config, shape, loop, Recipe(batch_size=8))
     start = resolve_config(model, {"hidden": 32, "heads": 4, "layers": layers})
     segments = ONE_PASS.segments if model == "transformer" else loop.segments
     found = match_arm(rule, model, start, Reference(config, cost), shape, segments, "arms.x")

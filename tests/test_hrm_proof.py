@@ -12,7 +12,7 @@ from toys import FAMILIES, SMALL, cell, random_batch, trainer
 from harness.cost import measure
 from harness.errors import UserError
 from harness.matching import match_arm
-from harness.recipe import Loop
+from harness.recipe import Loop, Recipe
 from harness.training.act import detached, run_segment
 from models.base import ModelShape, create_model, resolve_config
 from models.hrm_proof import HRMProof
@@ -85,7 +85,7 @@ def test_flops_are_those_of_the_closed_formula():
     """16 blocks forward, 8 backward of the last L and H, 16 of the bootstrap pass, four segments to one step."""
     D, S, V, inner = 32, 9, 11, 40
     cost = measure("hrm-proof", resolve_config("hrm-proof", {"hidden": D, "heads": 2, "inner": inner}),
-                   ModelShape(V, S, S), LOOP, 8)  # fmt: skip
+                   ModelShape(V, S, S), LOOP, Recipe(batch_size=8))  # fmt: skip
     block, head, q = attention_flops(D, S) + 2 * S * 2 * D * inner, 2 * S * D * V, 2 * D * 2
     assert cost.flops_per_segment == 16 * block + head + q
     assert cost.flops_per_update == 8 * 4 * ((16 + 8 + 16) * block + 4 * (head + q))
@@ -278,7 +278,7 @@ def test_under_a_causal_mask_nothing_is_said_from_what_follows():
 
 
 def test_the_q_head_reads_the_mean_over_the_prompt_and_the_slots():
-    model = small(ModelShape(5, 4, 4, causal=True), slots=2)
+    model = small(ModelShape(5, 4, 4, causal=True), slots=2, puzzle_embedding=True)
     z = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0))
     batch = with_facts(random_batch(5, 2, 4), prompt_length=torch.tensor([1, 3]))
     pooled = model.halting_vector(z, batch)

@@ -16,7 +16,7 @@ from toys import FAMILIES, Echo, Shifted, cell, random_batch, trainer
 from harness.cost import flops_per_segment, measure, parameters
 from harness.errors import UserError
 from harness.matching import match_parameters
-from harness.recipe import ONE_PASS
+from harness.recipe import ONE_PASS, Recipe
 from models.base import ModelShape, create_model, resolve_config
 from tasks.base import PAD, Batch, DataFolder
 
@@ -162,7 +162,7 @@ def test_parameters_and_flops_are_those_of_a_closed_formula(model, D, heads, S, 
     T = S + 1  # with the slot, which the heads read, too
     forward = layers * (2 * T * block + 4 * T * T * D) + 2 * T * (dense + 11 * D)
     assert flops_per_segment(model, config, shape) == forward
-    assert measure(model, config, shape, ONE_PASS, 32).flops_per_update == 32 * 3 * forward
+    assert measure(model, config, shape, ONE_PASS, Recipe(batch_size=32)).flops_per_update == 32 * 3 * forward
 
 
 # -- arithmetic ------------------------------------------------------------------------------------------------------
