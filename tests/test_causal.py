@@ -51,7 +51,7 @@ def prompted(rows: int = 6, length: int = 6, seed: int = 0) -> Batch:
 @torch.no_grad()
 def said(model, batch: Batch, segments: int = 3) -> list[tuple]:
     """(logits, q_halt or None) of each segment."""
-    state, out = model.initial_state(batch), []
+    state, out = model.initial_state(batch, torch.arange(len(batch.inputs))), []
     for _ in range(segments if model.recurrent else 1):
         state, prediction = model(state, batch)
         out.append((prediction.logits, prediction.q_halt))
