@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import tasks
 from harness.training.random import CounterRandom
 from tasks.base import Batch, DataFolder, create_task
 from tasks.maze import turn
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="data folder; default: HRM_BENCH_DATA")
     folder = parser.parse_args().data or os.environ.get("HRM_BENCH_DATA")
     torch.set_num_threads(1)
+    tasks.load_all()
     data = DataFolder(Path(folder) if folder else None)
     sudoku(data)
     mazes(data)

@@ -61,10 +61,14 @@ class SudokuTask(Task):
         return self.grid_side**2
 
     def augment(self, batch: Batch, random: RowRandom) -> Batch:
-        """Another dress for each row, the same for puzzle and solution: digits, bands, rows in a band, stacks,
-        columns in a stack, and, where boxes are square, transposition with probability 1/2 (HRM, dataset builder)."""
-        if not self.augmentation:
-            return batch
+        return dress(batch, *self.symmetry(random)) if self.augmentation else batch
+
+    def symmetry(self, random: RowRandom) -> tuple[Any, Any]:
+        """A random symmetry per row: each token's new name [B, side + 2] and where each position comes from [B, S].
+
+        Digits, bands, rows in a band, stacks, columns in a stack, and, where boxes are square, transposition with
+        probability 1/2 (HRM, dataset builder).
+        """
         import torch
 
         side = self.grid_side
@@ -72,15 +76,10 @@ class SudokuTask(Task):
         names = torch.nn.functional.pad(random.permutation(side) + 2, (2, 0))
         names[:, BLANK] = BLANK
         rows, columns = _line_order(random, side, height), _line_order(random, side, width)
-        source = rows[:, :, None] * side + columns[:, None, :]  # [B, side, side]: where each position comes from
+        source = rows[:, :, None] * side + columns[:, None, :]
         if height == width:
             source = torch.where((random.uniform() < 0.5)[:, None, None], source.transpose(1, 2), source)
-        source = source.flatten(1)
-
-        def dress(tokens: Any) -> Any:
-            return names.gather(1, tokens.gather(1, source).long()).to(tokens.dtype)
-
-        return Batch(dress(batch.inputs), dress(batch.labels), batch.puzzle_ids, batch.facts)
+        return names, source.flatten(1)
 
     def canonical(self, examples: Examples) -> np.ndarray:
         """[N] uint64 keys of symmetry classes; see tasks/sudoku_symmetry.py for how exact they are."""
@@ -114,6 +113,15 @@ class SudokuTask(Task):
         solutions = puzzles.copy()
         puzzles[np.arange(n), random.integers(0, puzzles.shape[1], n)] = 0
         return self.examples(puzzles, solutions, np.full(n, difficulty)).with_groups(["one blank"] * n)
+
+
+def dress(batch: Batch, names: Any, source: Any) -> Batch:
+    """The rows under a symmetry each, the same for puzzle and solution. Its inverse is names and source, argsorted."""
+
+    def dressed(tokens: Any) -> Any:
+        return names.gather(1, tokens.gather(1, source).long()).to(tokens.dtype)
+
+    return Batch(dressed(batch.inputs), dressed(batch.labels), batch.puzzle_ids, batch.facts)
 
 
 def _line_order(random: RowRandom, side: int, size: int) -> Any:

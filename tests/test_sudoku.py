@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from tasks.base import Batch, DataFolder, create_task
+from tasks.sudoku import dress
 from tasks.sudoku_generator import classes_of_side_4, harder_puzzles, random_puzzles, solved_grids_of_side_4
 from tasks.sudoku_solver import solve
 from tasks.sudoku_symmetry import class_keys, geometry, position_symmetries, valid_solutions
@@ -204,6 +205,17 @@ def test_dress_keeps_a_puzzle_valid_solved_and_in_its_class(side: int, puzzles: 
     assert ((new_digits == 0).sum(1) == (digits == 0).sum(1)).all()
     assert (class_keys(new_digits, new_solutions) == class_keys(digits, solutions)).all()
     assert (new_digits != digits).any(1).mean() > 0.9
+
+
+@pytest.mark.parametrize("side", SIDES)
+@given(seed=st.integers(0, 2**31))
+@few
+def test_the_inverse_symmetry_restores_puzzle_and_solution(side: int, puzzles: dict, seed: int) -> None:
+    tokens = [torch.from_numpy(a.astype(np.uint8) + 1) for a in puzzles[side][:2]]
+    batch = Batch(*tokens, torch.zeros(len(tokens[0]), dtype=torch.int32))
+    names, source = create_task(f"sudoku-{side}").symmetry(FakeRandom(len(tokens[0]), seed))
+    after = dress(dress(batch, names, source), names.argsort(1), source.argsort(1))
+    assert (after.inputs == batch.inputs).all() and (after.labels == batch.labels).all()
 
 
 def test_dress_reaches_transposition_only_where_boxes_are_square(puzzles: dict) -> None:
