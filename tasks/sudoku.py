@@ -44,6 +44,7 @@ PATIENCE = 5
 class SudokuTask(Task):
     """Tokens, augmentation, classes and text of every Sudoku task. A subclass has the field or property `side`."""
 
+    version: ClassVar[int] = 2  # 2: rounds as difficulty, one blank, another order of repairs
     exact_means: ClassVar[str] = "every position equals the only solution"
 
     augmentation: bool = Field(True, description="new digits, bands, rows, stacks, columns (and transposition) per use")
