@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import permutations, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from tasks.ownership import mix, row_hashes
 
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 """Rows and columns of a box, by side."""
@@ -131,12 +133,6 @@ def canonical_forms(puzzles: np.ndarray, solutions: np.ndarray) -> np.ndarray:
     return ((solution + 1) * mask).reshape(len(puzzles), -1).astype(np.uint8)
 
 
-def row_hashes(rows: np.ndarray) -> np.ndarray:
-    """[N] uint64: a 64-bit hash of each row of small numbers [N, L]."""
-    places = _mix(np.arange(rows.shape[1], dtype=np.uint64))
-    return _mix(_mix(rows.astype(np.uint64) + places).sum(1))
-
-
 def side_of(grids: np.ndarray) -> int:
     return round(float(grids.shape[1]) ** 0.5)
 
@@ -147,7 +143,7 @@ def _transpose(grids: np.ndarray) -> np.ndarray:
 
 
 def _colour_hash(puzzles: np.ndarray, solutions: np.ndarray) -> np.ndarray:
-    return _mix(_mix(refine(puzzles, solutions)).sum(0))
+    return mix(mix(refine(puzzles, solutions)).sum(0))
 
 
 def refine(puzzles: np.ndarray, solutions: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
@@ -157,27 +153,19 @@ def refine(puzzles: np.ndarray, solutions: np.ndarray, rounds: int = ROUNDS) -> 
     n = len(puzzles)
     by_digit = np.argsort(solutions.T, axis=0, kind="stable")  # [S, N]: the positions of digit 1, then of digit 2 …
     digit = solutions.T.astype(np.int64) - 1
-    colours = _mix((puzzles.T != 0).astype(np.uint64))
+    colours = mix((puzzles.T != 0).astype(np.uint64))
     for _ in range(rounds):
-        mixed = _mix(colours).reshape(side, side, n)
+        mixed = mix(colours).reshape(side, side, n)
         rows, columns = mixed.sum(1), mixed.sum(0)  # [side, N]
-        bands = _mix(rows).reshape(-1, height, n).sum(1)
-        stacks = _mix(columns).reshape(-1, width, n).sum(1)
+        bands = mix(rows).reshape(-1, height, n).sum(1)
+        stacks = mix(columns).reshape(-1, width, n).sum(1)
         boxes = mixed.reshape(side // height, height, side // width, width, n).sum((1, 3))
         digits = np.take_along_axis(mixed.reshape(-1, n), by_digit, 0).reshape(side, side, n).sum(1)
-        rows = _mix(_mix(rows) + np.uint64(3) * _mix(bands).repeat(height, 0))
-        columns = _mix(_mix(columns) + np.uint64(3) * _mix(stacks).repeat(width, 0)) * np.uint64(5)
-        boxes = (_mix(boxes) * np.uint64(7)).repeat(height, 0).repeat(width, 1)
+        rows = mix(mix(rows) + np.uint64(3) * mix(bands).repeat(height, 0))
+        columns = mix(mix(columns) + np.uint64(3) * mix(stacks).repeat(width, 0)) * np.uint64(5)
+        boxes = (mix(boxes) * np.uint64(7)).repeat(height, 0).repeat(width, 1)
         around = rows[:, None] + columns[None] + boxes
-        colours = _mix(
-            colours * np.uint64(11) + around.reshape(-1, n) + np.uint64(13) * np.take_along_axis(_mix(digits), digit, 0)
+        colours = mix(
+            colours * np.uint64(11) + around.reshape(-1, n) + np.uint64(13) * np.take_along_axis(mix(digits), digit, 0)
         )
     return colours
-
-
-def _mix(x: Any) -> np.ndarray:
-    """A 64-bit mixing function (the finaliser of SplitMix64, Steele et al. 2014). Wraps around, as it should."""
-    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))

