@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tasks
-from harness.training.random import CounterRandom
+from harness.random import CounterRandom
 from tasks.base import Batch, DataFolder, create_task
 from tasks.maze import turn
 from tasks.maze_generator import random_mazes

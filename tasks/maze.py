@@ -66,6 +66,10 @@ class MazeTask(Task):
     def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
         return {"valid": is_shortest_path(batch.inputs, batch.labels, prediction)}
 
+    def solve(self, examples: Examples) -> np.ndarray:
+        """The path that the labelling rule's search finds."""
+        return answers(examples.inputs)[0]
+
     def metric_notes(self) -> dict[str, str]:
         return {"valid": "any shortest path from S to G, and nothing else changed"}
 

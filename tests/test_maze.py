@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BrokenData, MissingData, UserError
-from harness.training.random import CounterRandom
+from harness.random import CounterRandom
 from tasks.base import Batch, DataFolder, create_task
 from tasks.maze import turn
 from tasks.maze_generator import random_mazes
