@@ -13,7 +13,7 @@ import numpy as np
 
 from harness import tables
 from harness.cell import Cell
-from harness.evaluation.evaluate import Evaluation
+from harness.evaluation.evaluate import Count, Evaluation
 from harness.files import write_atomically
 from tasks.base import Examples
 
@@ -33,6 +33,7 @@ def write_run_tables(
         examples = scored[split]
         rows["depth"] += [key | {"split": split} | row for row in _depth(cell, result)]
         rows["halting"] += [key | {"split": split} | row for row in _halting(result, examples)]
+        rows["histograms"] += [key | {"split": split} | row for row in _histograms(result)]
         rows["metrics"] += [key | {"split": split} | row for row in _metrics(result, examples)]
         rows["examples"] += [key | {"split": split} | row for row in _examples(result, examples)]
     for name, content in rows.items():
@@ -91,6 +92,22 @@ def _halting(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
         }
         for step in np.unique(steps)
     ]
+
+
+HISTOGRAM_ROWS = 100
+"""Kinds of answers that get a row of their own; the rest are counted together."""
+
+
+def _histograms(result: Evaluation) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name, counts in result.histograms.items():
+        rest = counts[HISTOGRAM_ROWS:]
+        shown = [*counts[:HISTOGRAM_ROWS]]
+        if rest:
+            others = f"{len(rest)} others"
+            shown.append(Count(others, sum(c.predictions for c in rest), sum(c.labels for c in rest)))
+        rows += [{"histogram": name} | count._asdict() for count in shown]
+    return rows
 
 
 def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
