@@ -90,13 +90,13 @@ def _corrupted(task: Task, test: Examples, share: float) -> Examples:
     free = np.ones(inputs.shape, bool)
     if "prompt_length" in test.facts:
         free = np.arange(inputs.shape[1]) < test.facts["prompt_length"][:, None]
-    hit = free & (random.random(inputs.shape) < share)
+    hit = free & (inputs != 0) & (random.random(inputs.shape) < share)
     if task.features:
         inputs[hit] = -inputs[hit]
     else:
         for place in range(inputs.shape[1]):
             known = np.setdiff1d(inputs[free[:, place], place], [0])
-            rows = np.flatnonzero(hit[:, place] & (inputs[:, place] != 0))
+            rows = np.flatnonzero(hit[:, place])
             if len(known) > 1 and len(rows):
                 at = np.searchsorted(known, inputs[rows, place])
                 step = random.integers(1, len(known), len(rows))  # never itself

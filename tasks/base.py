@@ -215,6 +215,16 @@ class Task(BaseModel):
         return False
 
     @property
+    def generated(self) -> bool:
+        """Whether an answer must be written token by token to be judged: a causal task that accepts more than the label.
+
+        Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
+        the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only
+        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written.
+        """
+        return False
+
+    @property
     def features(self) -> bool:
         """Whether inputs are numbers rather than tokens; each of the S is then a position of its own."""
         return False
@@ -228,7 +238,9 @@ class Task(BaseModel):
     axes: Axes = Axes()
 
     # -- splits that can't be disjoint from train, with the reason -----------------------------------------------
-    in_sample: ClassVar[dict[str, str]] = {}
+    @property
+    def in_sample(self) -> dict[str, str]:
+        return {}
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -296,7 +308,9 @@ class Task(BaseModel):
 
     # -- text --------------------------------------------------------------------------------------------------
     def decode(self, tokens: np.ndarray) -> str:
-        """Tokens [L] as text for a reader; padding is dropped."""
+        """Tokens [L] as text for a reader, padding dropped; features [L] as numbers."""
+        if tokens.dtype.kind == "f":
+            return " ".join(f"{x:g}" for x in tokens)
         words = [self.vocabulary[int(t)] for t in tokens if t != PAD]
         return ("" if all(len(w) == 1 for w in words) else " ").join(words)
 
@@ -350,10 +364,13 @@ TASKS: Registry[type[Task]] = Registry("task")
 
 def register_task(name: str, **preset: Any) -> Callable[[type[Task]], type[Task]]:
     """Class decorator: makes the task known as `name`. `preset` fixes other defaults (`side=6`), so that one class
-    may serve several names; decorate once per name."""
+    may serve several names; decorate once per name. What is no setting (`summary`) becomes a class variable."""
 
     def register(cls: type[Task]) -> type[Task]:
-        known = _with_defaults(cls, preset) if preset else cls
+        settings = {key: value for key, value in preset.items() if key in cls.model_fields}
+        known = _with_defaults(cls, settings) if preset else cls
+        for key in preset.keys() - settings.keys():
+            setattr(known, key, preset[key])
         known.name = name
         TASKS.add(name, known)
         return cls
