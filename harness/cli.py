@@ -215,6 +215,7 @@ def plan(
 def list_(
     what: Annotated[str, typer.Argument(metavar="tasks|arms|suites|models")],
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME|FILE", help="Arms of this suite only.")] = None,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Of tasks: build them all, for sizes and floors.")] = False,
     data: DataDir = None,
     plugin: Plugins = None,
 ) -> None:
@@ -222,7 +223,7 @@ def list_(
     from harness import listing
 
     kinds = {
-        "tasks": lambda: listing.tasks(data_folder(data)),
+        "tasks": lambda: listing.tasks(data_folder(data), sizes),
         "arms": lambda: listing.arms(suite),
         "suites": listing.suites,
         "models": listing.models,
@@ -246,6 +247,29 @@ def report(
     folder = results / suite
     collect(folder)
     finish(folder, html.build(folder, reports), None)
+
+
+@app.command()
+def doctor(data: DataDir = None, results: Results = RESULTS, plugin: Plugins = None) -> None:
+    """Show device, precision, versions, data with remedies, and what is lacking: the text for a bug report."""
+    from harness import doctor as doctors
+
+    load_plugins(plugin, models=False)
+    for line in doctors.report(data_folder(data), results):
+        print(line, flush=True)
+
+
+@app.command("new-task")
+def new_task(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as word-sort.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Default: the project's tasks folder.")] = None,
+) -> None:
+    """Write a task file that works as it stands, with the lines to change marked."""
+    from harness import new_task as templates
+
+    load_plugins(None, models=False)
+    path = templates.write(name, to or templates.TASKS_FOLDER)
+    print(templates.advice(name, path))
 
 
 # -- shared steps ----------------------------------------------------------------------------------------------------

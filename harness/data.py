@@ -71,6 +71,8 @@ def _kept(task: Task, description: Path, data: DataFolder, folder: Path) -> Data
 
 def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: Path) -> DataSet:
     watched = DataFolder(data.root)
+    if task.package:
+        watched.package(task.package)
     splits = axes.selected(task, task.splits(seed, watched), seed)
     task.check(splits, _canonical_keys)
     # made of test rows, so never compared with the other splits

@@ -43,8 +43,7 @@ def load(folder: Path) -> Splits:
     try:
         manifest = read_json(folder / MANIFEST)
         splits = {
-            name: _read(folder / f"{name}.arrow", columns, rows)
-            for name, (rows, columns) in manifest["splits"].items()
+            name: _read(folder / f"{name}.arrow", columns, rows) for name, (rows, columns) in manifest["splits"].items()
         }
         found = splits_digest(splits)
     except Exception as error:  # a cut file raises whatever the reader meets first

@@ -204,6 +204,7 @@ class Task(BaseModel):
     real_data: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()  # what real data are read from, below the data folder
     hub: ClassVar[str] = ""  # data set of the Hugging Face hub that is read where there is no data folder
+    package: ClassVar[str] = ""  # installed package that carries real data; its version pins them
     exact_means: ClassVar[str] = "every position of the answer equals the label"
     difficulty_unit: ClassVar[str] = "difficulty"
     floor_note: ClassVar[str] = "most frequent training answer, or the input copied, whichever is better"
@@ -216,7 +217,7 @@ class Task(BaseModel):
 
     @property
     def generated(self) -> bool:
-        """Whether an answer must be written token by token to be judged: a causal task that accepts more than the label.
+        """Whether an answer must be written token by token to be judged: a causal task with several right answers.
 
         Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
         the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only

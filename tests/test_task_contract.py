@@ -25,14 +25,24 @@ from tasks import TASKS, Batch, DataFolder, Task
 from tasks.base import PAD, Splits, create_task
 
 tasks.load_all()
-every_task = pytest.mark.parametrize("name", TASKS.names())
+
+
+def forms() -> list[str]:
+    """Every task, and `task:form` for each of its `contract_forms` (a class variable: form → settings)."""
+    more = [f"{name}:{form}" for name in TASKS for form in getattr(TASKS.get(name), "contract_forms", {})]
+    return sorted([*TASKS.names(), *more])
+
+
+every_task = pytest.mark.parametrize("name", forms())
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 512  # as many test rows are enough to compare two implementations, and keep a large test set cheap
 
 
 def build(name: str, seed: int) -> tuple[Task, Splits]:
-    settings = getattr(TASKS.get(name), "contract_settings", {})
+    name, _, form = name.partition(":")
+    cls = TASKS.get(name)
+    settings = getattr(cls, "contract_forms", {})[form] if form else getattr(cls, "contract_settings", {})
     task = create_task(name, settings)
     folder = os.environ.get("HRM_BENCH_DATA")
     return task, task.splits(seed, DataFolder(Path(folder) if folder else None))
@@ -70,7 +80,7 @@ def digests_from_another_process() -> dict[str, Any]:
 
 def print_digests() -> None:
     found: dict[str, Any] = {}
-    for name in TASKS.names():
+    for name in forms():
         try:
             found[name] = digests(name, seed=0)
         except Exception as error:  # one broken task must not hide the others
@@ -121,7 +131,8 @@ def test_shapes_and_types_are_the_declared_ones(name: str) -> None:
     task, splits = built(name)
     for split, part in splits.items():
         assert part.inputs.ndim == part.labels.ndim == 2, split
-        assert part.inputs.dtype.kind == part.labels.dtype.kind == "u", split
+        assert part.inputs.dtype == np.float32 if task.features else part.inputs.dtype.kind == "u", split
+        assert part.labels.dtype.kind == "u", split
         assert part.difficulty.dtype == np.float32 and np.isfinite(part.difficulty).all(), split
         assert part.groups is None or part.groups.shape == (len(part),), split
         if part.puzzle_ids is not None:
@@ -140,7 +151,8 @@ def test_tokens_lie_in_the_vocabulary_and_decode_to_text(name: str) -> None:
     symbols = task.vocabulary[1:]
     assert len(set(symbols)) == len(symbols) and all(symbols)
     for split, part in splits.items():
-        assert part.inputs.max() < len(task.vocabulary), split
+        assert task.features or part.inputs.max() < len(task.vocabulary), split
+        assert not task.features or np.isfinite(part.inputs).all(), split
         assert part.labels.max() < len(task.vocabulary), split
         for i in range(min(3, len(part))):
             assert task.decode(part.inputs[i]).strip(), split
@@ -193,6 +205,36 @@ def test_numpy_and_torch_agree_on_what_is_right(name: str) -> None:
 
 
 @every_task
+def test_a_causal_task_labels_what_follows_and_takes_no_answer_that_it_was_only_led_to(name: str) -> None:
+    task, splits = built(name)
+    if not task.causal:
+        assert not task.generated
+        return
+    for split, part in splits.items():
+        scored = part.labels != PAD
+        length = part.facts["prompt_length"]
+        assert ((part.labels[:, :-1] == part.inputs[:, 1:]) | ~scored[:, :-1]).all(), split
+        assert (scored.argmax(1) == length - 1).all(), f"{split}: the answer begins where the prompt ends"
+        changed = part.labels.copy()
+        last = part.labels.shape[1] - 2 - scored[:, ::-1][:, 1:].argmax(1)  # a place after which others follow
+        rows = np.arange(len(part))
+        changed[rows, last] = changed[rows, last] % (len(task.vocabulary) - 1) + 1
+        assert not np.asarray(task.correct(part.batch(), changed)).any(), split
+
+
+@every_task
+def test_histograms_count_every_row_at_most_once_and_agree_between_numpy_and_torch(name: str) -> None:
+    task, splits = built(name)
+    batch = splits["test"].batch(slice(ROWS))
+    answers = answers_of_all_kinds(task, batch)
+    by_torch = task.histograms(batch.map(as_torch), torch.from_numpy(answers))
+    for histogram, codes in task.histograms(batch, answers).items():
+        assert np.asarray(codes).shape == (len(answers),)
+        assert by_torch[histogram].tolist() == np.asarray(codes).tolist()
+        assert all(task.histogram_value(histogram, int(code)) for code in np.unique(codes))
+
+
+@every_task
 def test_every_metric_is_explained_and_agrees_between_numpy_and_torch(name: str) -> None:
     task, splits = built(name)
     batch = splits["test"].batch(slice(ROWS))
@@ -208,12 +250,14 @@ def test_every_metric_is_explained_and_agrees_between_numpy_and_torch(name: str)
 @every_task
 def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
     unknown: dict[str, Any] = {"no_such_setting": 1}
+    name = name.partition(":")[0]
     with pytest.raises(UserError, match=rf"{name}: settings\.no_such_setting"):
         create_task(name, unknown)
 
 
 @every_task
 def test_the_task_says_who_it_is(name: str) -> None:
+    name = name.partition(":")[0]
     cls: Any = TASKS.get(name)
     assert cls.name == name
     assert all((cls.summary, cls.source, cls.licence, cls.exact_means, cls.difficulty_unit, cls.floor_note))
