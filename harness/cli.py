@@ -399,9 +399,17 @@ def announce(plan: Plan) -> None:
     say(f"device {plan.device.value}: {plan.device.reason}")
     for value, reason in sorted({(choice.value, choice.reason) for choice in plan.precision.values()}):
         say(f"precision {value}: {reason}")
-    for task in plan.skipped():
-        assert task.skipped is not None
-        say(f"skipped {task.name}: {task.skipped.reason}; remedy: {task.skipped.remedy}")
+    for line in skipped_lines(plan):
+        say(line)
+
+
+def skipped_lines(plan: Plan) -> list[str]:
+    """Each skipped task with its reason and remedy, once more where a long run's last lines are read."""
+    return [
+        f"skipped: {task.name}: {task.skipped.reason}; remedy: {task.skipped.remedy}"
+        for task in plan.skipped()
+        if task.skipped is not None
+    ]
 
 
 def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
@@ -415,6 +423,8 @@ def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
     if outcome.failed:
         parts.append(f"{len(outcome.failed)} FAILED")
     say(f"{'; '.join(parts)}; {seconds / 60:.1f} minutes")
+    for line in skipped_lines(plan):
+        say(line)
     for cell, reason in outcome.failed:
         say(f"failed: {cell.name} ({cell.run_folder}): {reason}")
 

@@ -122,4 +122,5 @@ def read(token: Array, start: Array | None = None) -> Reading:
         # n digits without a leading zero are at least 10^(n−1); no digit at all fails too, as 0 < 10^0
         grammatical = grammatical & fits & (10 * number >= 10 ** (length * fits))
         numbers.append(number)
-    return Reading(grammatical, *numbers, 1 - 2 * minus.sum(-1))
+    a, b, product, product_again, c, total = numbers
+    return Reading(grammatical, a, b, product, product_again, c, total, 1 - 2 * minus.sum(-1))

@@ -134,7 +134,7 @@ def read_dataset(name: str, split: str, revision: str | None, wanted: Sequence[s
     elif folder is not None and not _is_hub_name(name):
         raise MissingData(f"{folder} is not there", REMEDY)
     else:
-        found, source = _from_hub(name, split, revision, data), f"data set {name}, split {split}"
+        found, source = _from_hub(name, split, revision, wanted, data), f"data set {name}, split {split}"
     _require(source, wanted, found.column_names)
     if not len(found):
         raise BrokenData(f"{source}: no rows")
@@ -164,7 +164,19 @@ def _saved(folder: Path, name: str, split: str, data: DataFolder) -> Any:
     return loaded
 
 
-def _from_hub(name: str, split: str, revision: str | None, data: DataFolder) -> Any:
+def load_as_text(name: str, split: str, wanted: Sequence[str], revision: str | None = None) -> Any:
+    """A data set by `load_dataset`. Columns of CSV files come as text: a guessed number type drops leading zeros, and
+    81 digits overflow it."""
+    from datasets import Features, Value, load_dataset, load_dataset_builder
+    from datasets.packaged_modules.csv.csv import Csv
+
+    is_csv = isinstance(load_dataset_builder(name, revision=revision), Csv)
+    text = Features({column: Value("string") for column in wanted})
+    as_text = {"features": text, "keep_default_na": False} if is_csv else {}
+    return load_dataset(name, split=split, revision=revision, **as_text)
+
+
+def _from_hub(name: str, split: str, revision: str | None, wanted: Sequence[str], data: DataFolder) -> Any:
     """From the hub or its cache. The revision that was read is recorded; unknown only where nobody can be asked."""
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
@@ -172,9 +184,7 @@ def _from_hub(name: str, split: str, revision: str | None, data: DataFolder) -> 
             from huggingface_hub import HfApi
 
             revision = HfApi().dataset_info(name, timeout=HUB_SECONDS).sha
-        from datasets import load_dataset
-
-        loaded = load_dataset(name, split=split, revision=revision)
+        loaded = load_as_text(name, split, wanted, revision)
     except Exception as error:
         cause = str(error).strip().splitlines()[:1]
         raise MissingData(

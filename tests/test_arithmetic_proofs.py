@@ -336,6 +336,28 @@ class TestCausal:
         broken[:, -1] = 3  # something behind the end
         assert not self.task.correct(written, broken).any()
 
+    def test_what_was_written_behind_prompts_of_any_length_is_judged_as_it_stands(self) -> None:
+        from harness.evaluation.written import as_answers
+
+        task = create_task("arithmetic-proofs", {"form": "causal", "min_target": 90, "max_target": 120})
+        part = task.splits(0, DataFolder())["train"]
+        assert len(set(part.facts["prompt_length"].tolist())) == 2
+        batch = part.batch().map(lambda array: torch.from_numpy(np.asarray(array).astype(np.int64)))
+        width = part.inputs.shape[1]
+        written = torch.full((len(part), width), END)
+        for row, target in enumerate(part.facts["target"].tolist()):
+            proof = tokenise(write(target, 2, *rest(target, 2, 1)))  # never the label
+            written[row, : len(proof)] = torch.tensor(proof)
+        judged, answers = as_answers(batch, written)
+        assert task.correct(judged, answers).all()
+        assert not task.metrics(judged, answers)["label"].any()
+        written[:, -2:] = 1  # more than fits is cut, less than fits is refused
+        assert task.correct(*as_answers(batch, written[:, : width - 1])).tolist() == [
+            n > 2 for n in part.facts["prompt_length"].tolist()
+        ]
+        with pytest.raises(UserError, match="are to be judged"):
+            as_answers(batch, written[:, :5])
+
     def test_a_mix_of_two_proofs_is_not_taken_for_one(self) -> None:
         """a from one proof, the rest from another that happens to agree, is nobody's text."""
         text = "[LEMMA] 2 * 8 = 16 [LEMMA] 16 + 1 = 17 [END]"

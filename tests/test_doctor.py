@@ -55,7 +55,10 @@ def test_a_new_task_passes_the_contract_tests_as_it_stands(copy: Path) -> None:
 def test_a_new_task_is_clean_typed_code_that_says_what_to_change(copy: Path) -> None:
     path = copy / "tasks/word_sort.py"
     assert path.read_text().count("CHANGE") >= 8
-    for tool in (["ruff", "check", "--isolated", "--line-length", "120"], ["ruff", "format", "--check", "--isolated", "--line-length", "120"]):
+    for tool in (
+        ["ruff", "check", "--isolated", "--line-length", "120"],
+        ["ruff", "format", "--check", "--isolated", "--line-length", "120"],
+    ):
         done = run("-m", *tool, str(path), folder=copy)
         assert done.returncode == 0, done.stdout + done.stderr
 

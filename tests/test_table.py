@@ -200,6 +200,18 @@ def test_absent_data_are_missing_with_a_remedy_and_never_replaced(tmp_path: Path
         load(tmp_path, train="mine/train.tsv")
 
 
+def test_a_data_set_of_csv_files_comes_as_text_with_its_leading_zeros(tmp_path: Path) -> None:
+    """As the hub's would: `load_dataset` on a folder takes the same way."""
+    from tasks.table_files import load_as_text
+
+    digits = "0" + "123456789" * 9
+    write_csv(
+        tmp_path / "train.csv", [{"x": 1, "input": digits[:81], "label": "007"}, {"x": 2, "input": "12", "label": "NA"}]
+    )
+    found = load_as_text(str(tmp_path), "train", ["input", "label"])
+    assert found["input"] == [digits[:81], "12"] and found["label"] == ["007", "NA"]
+
+
 def test_a_pinned_hash_refuses_another_file_and_the_hash_read_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "mine/train.csv"
     write_csv(path, rows())
