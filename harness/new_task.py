@@ -107,7 +107,7 @@ def advice(name: str, path: Path) -> str:
         f"  python run_benchmarks.py --suite tiny{plugin} --tasks {name} --smoke",
     ]
     if plugin:
-        lines.append("  the contract tests run over files in tasks/; move it there to have it tested")
+        lines.append(f'  HRM_BENCH_PLUGINS={path} python -m pytest tests/test_task_contract.py -k "{name}"')
     else:
         lines.append(f'  python -m pytest tests/test_task_contract.py -k "{name}"')
     return "\n".join(lines)

@@ -132,6 +132,15 @@ def test_doctor_says_device_precision_versions_lacks_and_every_remedy(tmp_path: 
     assert "MISSING" not in text and "WRONG" not in text
 
 
+def test_doctor_names_every_gpu(monkeypatch: Any) -> None:
+    import torch
+
+    gpu = type("Properties", (), {"name": "Some GPU", "total_memory": 80 * 2**30, "major": 9, "minor": 0})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: gpu)
+    assert "GPU 0: Some GPU, 80.0 GiB, capability 9.0" in list(doctor._device())
+
+
 def test_doctor_names_a_package_that_is_absent_or_of_another_version(monkeypatch: Any) -> None:
     from importlib.metadata import PackageNotFoundError
 

@@ -1,7 +1,8 @@
 """The task contract, for every registered task: what a plug-in author gets checked without writing a test.
 
 Tasks are built with their default settings, or with `contract_settings` (a class variable) where those are slow.
-Real data are looked for in HRM_BENCH_DATA; a task whose data are absent is skipped with its own reason.
+Real data are looked for in HRM_BENCH_DATA; a task whose data are absent is skipped with its own reason. Plug-ins that
+are installed take part, and files named in HRM_BENCH_PLUGINS (with the system's path separator between).
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import torch
 
 import tasks
 from harness.errors import MissingData, UserError
+from harness.registry import load_entry_points, load_plugin
 from tasks import TASKS, Batch, DataFolder, Task
 from tasks.base import PAD, Splits, create_task
 
 tasks.load_all()
+load_entry_points()
+for plugin in filter(None, os.environ.get("HRM_BENCH_PLUGINS", "").split(os.pathsep)):
+    load_plugin(Path(plugin))
 
 
 def forms() -> list[str]:
@@ -189,6 +194,18 @@ def test_the_floor_is_what_the_trivial_predictors_score(name: str) -> None:
     if test.inputs.shape == test.labels.shape:
         scores.append(np.mean(task.correct(test.batch(), test.inputs)))
     assert floor == pytest.approx(max(scores))
+
+
+@every_task
+def test_a_table_of_training_answers_scores_no_more_than_the_floor_unless_declared_in_sample(name: str) -> None:
+    """What is looked up where an input was trained on, and the most frequent answer elsewhere."""
+    task, splits = built(name)
+    train, test = splits["train"], splits["test"]
+    answers, counts = np.unique(train.labels, axis=0, return_counts=True)
+    known = {row.tobytes(): label for row, label in zip(train.inputs, train.labels, strict=True)}
+    found = np.stack([known.get(row.tobytes(), answers[counts.argmax()]) for row in test.inputs])
+    score = np.mean(task.correct(test.batch(), found))
+    assert score == 1 if "test" in task.in_sample else score <= task.floor(splits) + 1e-9
 
 
 @every_task
