@@ -69,6 +69,7 @@ RECALL = "every split is the same table of targets: a figure says what was memor
     max_target=50,
     ood_targets=0,
     held_out=False,
+    contract_forms={},
     summary="MEMORISATION: the 41 rows, T = 10 to 50, on which a published system was trained and validated.",
 )
 @register_task("arithmetic-proofs")
@@ -99,7 +100,7 @@ class ArithmeticProofs(Task):
     ood_targets: int = Field(100, ge=0, le=100_000, description="number of targets above max_target, never trained on")
     held_out: bool = Field(True, description="false: every target in every split, which measures memorisation alone")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the targets held out for test")
-    validation_share: float = Field(0.1, gt=0, lt=1, validate_default=True)
+    validation_share: float = Field(0.1, gt=0, lt=1, validate_default=True, description="share held out for validation")
 
     @field_validator("max_target")
     @classmethod
