@@ -208,6 +208,7 @@ def list_(
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME|FILE", help="Arms of this suite only.")] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="models: what each costs on task T.")] = None,
     set_: TaskSetting = None,
+    sizes: Annotated[bool, typer.Option("--sizes", help="Of tasks: build them all, for sizes and floors.")] = False,
     data: DataDir = None,
     plugin: Plugins = None,
 ) -> None:
@@ -215,7 +216,7 @@ def list_(
     from harness import listing
 
     kinds = {
-        "tasks": lambda: listing.tasks(data_folder(data)),
+        "tasks": lambda: listing.tasks(data_folder(data), sizes),
         "arms": lambda: listing.arms(suite),
         "suites": listing.suites,
         "models": (lambda: listing.costs(task, assigned(set_))) if task else listing.models,
@@ -279,6 +280,29 @@ def report(
     folder = results / suite
     collect(folder)
     finish(folder, html.build(folder, reports), None)
+
+
+@app.command()
+def doctor(data: DataDir = None, results: Results = RESULTS, plugin: Plugins = None) -> None:
+    """Show device, precision, versions, data with remedies, and what is lacking: the text for a bug report."""
+    from harness import doctor as doctors
+
+    load_plugins(plugin, models=False)
+    for line in doctors.report(data_folder(data), results):
+        print(line, flush=True)
+
+
+@app.command("new-task")
+def new_task(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as word-sort.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Default: the project's tasks folder.")] = None,
+) -> None:
+    """Write a task file that works as it stands, with the lines to change marked."""
+    from harness import new_task as templates
+
+    load_plugins(None, models=False)
+    path = templates.write(name, to or templates.TASKS_FOLDER)
+    print(templates.advice(name, path))
 
 
 # -- shared steps ----------------------------------------------------------------------------------------------------
@@ -418,9 +442,17 @@ def announce(plan: Plan) -> None:
     say(f"device {plan.device.value}: {plan.device.reason}")
     for value, reason in sorted({(choice.value, choice.reason) for choice in plan.precision.values()}):
         say(f"precision {value}: {reason}")
-    for task in plan.skipped():
-        assert task.skipped is not None
-        say(f"skipped {task.name}: {task.skipped.reason}; remedy: {task.skipped.remedy}")
+    for line in skipped_lines(plan):
+        say(line)
+
+
+def skipped_lines(plan: Plan) -> list[str]:
+    """Each skipped task with its reason and remedy, once more where a long run's last lines are read."""
+    return [
+        f"skipped: {task.name}: {task.skipped.reason}; remedy: {task.skipped.remedy}"
+        for task in plan.skipped()
+        if task.skipped is not None
+    ]
 
 
 def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
@@ -434,6 +466,8 @@ def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
     if outcome.failed:
         parts.append(f"{len(outcome.failed)} FAILED")
     say(f"{'; '.join(parts)}; {seconds / 60:.1f} minutes")
+    for line in skipped_lines(plan):
+        say(line)
     for cell, reason in outcome.failed:
         say(f"failed: {cell.name} ({cell.run_folder}): {reason}")
 

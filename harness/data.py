@@ -1,25 +1,27 @@
-"""Built data sets on disk, named by the hash of their bytes, so that a cell's id pins exactly what it trains on.
+"""A (task, seed)'s data, built once and kept, so that a cell's id pins exactly what it trains on.
 
-Generated data are kept between commands, keyed by the task's version, settings, seed and code; real data are read
-anew each time, since files may change.
+What was built is found again by the task's name, version, settings, seed and code; for real data the files must be the
+same, too. Several processes may ask at once: one builds, the others wait.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness import axes, store
+from harness.errors import BrokenData
 from harness.evaluation import answerers
-from harness.files import read_json, write_atomically, write_json
+from harness.files import hold, read_json, write_json
 from tasks.base import DataFolder, Examples, Splits, Task
-
-PARTS = ("inputs", "labels", "difficulty", "puzzle_ids", "groups")
 
 
 @dataclass(frozen=True)
@@ -34,34 +36,66 @@ class DataSet:
     facts: dict[str, tuple[int, ...]]  # shape of each fact of one example
     lengths: dict[str, int]  # positions of an input, per split
     references: tuple[dict[str, Any], ...] = ()  # rows of references.csv, without task and seed
+    sources: dict[str, str] = field(default_factory=dict)  # what was read → its hash, version or revision
 
     def load(self) -> Splits:
-        return load_splits(self.path)
+        """The splits, memory-mapped. Raises BrokenData where the folder was damaged since it was prepared."""
+        return store.load(self.path)
 
 
-def prepare(task: Task, seed: int, data: DataFolder, store: Path) -> DataSet:
-    """The task's splits for a seed, built, checked and stored under `store` unless they are there already.
+def prepare(task: Task, seed: int, data: DataFolder, folder: Path) -> DataSet:
+    """The task's splits for a seed, built, checked and stored under `folder` unless they are there already.
 
-    Raises MissingData or BrokenData as the task does.
+    Raises MissingData or BrokenData as the task does. A stored data set that was damaged is said to be so, and built
+    again.
     """
-    description = store / "index" / f"{_build_key(task, seed)}.json"
-    if not task.real_data and description.is_file():
-        known = _described(store, description)
-        if known.path.is_file():
+    description = folder / "index" / f"{_build_key(task, seed)}.json"
+    with hold(description.with_suffix(".lock")):
+        return _kept(task, description, data, folder) or _build(task, seed, data, folder, description)
+
+
+def _kept(task: Task, description: Path, data: DataFolder, folder: Path) -> DataSet | None:
+    """What was built before; None where nothing is, where real data have changed, and where the store is damaged."""
+    if not description.is_file():
+        return None
+    try:
+        known = _described(folder, description)
+        if task.real_data and not (known.sources and all(_same(data, *source) for source in known.sources.items())):
+            return None
+        if known.path.is_dir():
+            known.load()
             return known
-    splits = task.splits(seed, data)
+    except BrokenData as broken:
+        print(f"{broken.args[0].removesuffix('; delete the folder')}; building it again", file=sys.stderr, flush=True)
+        shutil.rmtree(known.path)
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"data cache {description}: {error}; building it again", file=sys.stderr, flush=True)
+    return None
+
+
+def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: Path) -> DataSet:
+    watched = DataFolder(data.root)
+    if task.package:
+        watched.package(task.package)
+    splits = axes.selected(task, task.splits(seed, watched), seed)
     task.check(splits, _canonical_keys)
-    digest = splits_digest(splits)
-    if description.is_file() and read_json(description)["digest"] == digest and store_file(store, digest).is_file():
-        return _described(store, description)  # real data that have not changed since
-    path = store_file(store, digest)
-    if not path.is_file():
-        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **_flat(splits)))
+    # made of test rows, so never compared with the other splits
+    splits |= axes.corrupted(task, splits["test"])
+    digest = store.splits_digest(splits)
+    about = {
+        "task": task.name,
+        "version": task.version,
+        "settings": task.model_dump(mode="json"),
+        "seed": seed,
+        "source": task.source,
+        "licence": task.licence,
+        "sources": watched.used,
+    }
+    store.save(splits, folder / digest, about)
     write_json(
         description,
         {
-            "task": task.name,
-            "seed": seed,
+            **about,
             "digest": digest,
             "floor": task.floor(splits),
             "notes": task.notes(splits),
@@ -71,7 +105,34 @@ def prepare(task: Task, seed: int, data: DataFolder, store: Path) -> DataSet:
             "facts": {name: list(value.shape[1:]) for name, value in splits["train"].facts.items()},
         },
     )
-    return _described(store, description)
+    return _described(folder, description)
+
+
+def _described(folder: Path, description: Path) -> DataSet:
+    known = read_json(description)
+    return DataSet(
+        path=folder / known["digest"],
+        digest=known["digest"],
+        floor=known["floor"],
+        notes=tuple(known["notes"]),
+        sizes=known["sizes"],
+        facts={name: tuple(shape) for name, shape in known["facts"].items()},
+        lengths=known["lengths"],
+        references=tuple(known["references"]),
+        sources=known["sources"],
+    )
+
+
+def _same(data: DataFolder, name: str, fingerprint: str) -> bool:
+    """Whether a file of the data folder or an installed package still is what it was; of a hub nobody can tell."""
+    kind, _, rest = name.partition(" ")
+    if kind == "package":
+        try:
+            return version(rest) == fingerprint
+        except PackageNotFoundError:
+            return False
+    path = data.root / rest if kind == "file" and data.root is not None else None
+    return path is not None and path.is_file() and DataFolder.fingerprint(path) == fingerprint
 
 
 _KEYS: dict[str, frozenset[bytes]] = {}
@@ -85,62 +146,12 @@ def _canonical_keys(task: Task, part: Examples) -> frozenset[bytes]:
     return _KEYS[known]
 
 
-def splits_digest(splits: Splits) -> str:
-    """Sixteen hex digits over every byte of every split."""
-    total = hashlib.sha256()
-    for name in sorted(splits):
-        total.update(f"{name}:{splits[name].digest()};".encode())
-    return total.hexdigest()[:16]
-
-
-def load_splits(path: Path) -> Splits:
-    """Splits from a stored file."""
-    with np.load(path, allow_pickle=False) as stored:
-        fields: dict[str, dict[str, Any]] = {}
-        for key in stored.files:
-            split, part = key.split("/", 1)
-            entry = fields.setdefault(split, {"facts": {}})
-            if part.startswith("facts/"):
-                entry["facts"][part.removeprefix("facts/")] = stored[key]
-            else:
-                entry[part] = stored[key]
-    return {name: Examples(**entry) for name, entry in fields.items()}
-
-
-def _flat(splits: Splits) -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for name, part in splits.items():
-        for field in PARTS:
-            value = getattr(part, field)
-            if value is not None:
-                flat[f"{name}/{field}"] = value
-        flat |= {f"{name}/facts/{fact}": value for fact, value in part.facts.items()}
-    return flat
-
-
-def store_file(store: Path, digest: str) -> Path:
-    return store / f"{digest}.npz"
-
-
-def _described(store: Path, description: Path) -> DataSet:
-    known = read_json(description)
-    return DataSet(
-        path=store_file(store, known["digest"]),
-        digest=known["digest"],
-        floor=known["floor"],
-        notes=tuple(known["notes"]),
-        sizes=known["sizes"],
-        lengths=known["lengths"],
-        references=tuple(known["references"]),
-        facts={name: tuple(shape) for name, shape in known["facts"].items()},
-    )
-
-
 def _build_key(task: Task, seed: int) -> str:
     """Hash of what decides data and references: name, version, settings, seed, the code of all tasks and answerers."""
     module = sys.modules[type(task).__module__].__file__ or ""
-    own = {Path(module), Path(answerers.__file__)}
-    files = sorted({*Path(__file__).parent.parent.joinpath("tasks").glob("*.py"), *own})
+    here = Path(__file__).parent
+    own = {Path(module), Path(answerers.__file__), here / "axes.py"}
+    files = sorted({*here.parent.joinpath("tasks").glob("*.py"), *own})
     code = hashlib.sha256()
     for file in files:
         if file.is_file():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import BenchError, UserError
+from harness.presence import presence
 from harness.suite import builtin_suites, read_suite
-from tasks.base import TASKS, DataFolder
+from tasks.base import TASKS, DataFolder, Task, create_task
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -23,14 +24,25 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console(width=console.width if console.is_terminal else 160).print(shown)
 
 
-def tasks(data: DataFolder) -> None:
-    """Every registered task."""
+def tasks(data: DataFolder, sizes: bool = False) -> None:
+    """Every registered task; `sizes` builds each with its default settings, which takes a while."""
+    columns = ["task", "version", "data", "source", "right means", "floor", "licence", "summary"]
     rows = []
     for name in TASKS:
-        cls = TASKS.get(name)
-        here = "generated" if not cls.real_data else "data folder set" if data.root else cls.source
-        rows.append([name, str(cls.version), here, cls.exact_means, cls.floor_note, cls.licence, cls.summary])
-    table("Tasks", ["task", "version", "data", "right means", "floor", "licence", "summary"], rows)
+        task = create_task(name)
+        row = [name, str(task.version), str(presence(task, data)), task.source, task.exact_means, task.floor_note]
+        rows.append([*row, task.licence, task.summary, *(_sizes(task, data) if sizes else [])])
+    table("Tasks", columns + (["examples", "floor (%)"] if sizes else []), rows)
+
+
+def _sizes(task: Task, data: DataFolder) -> list[str]:
+    """Examples by split and the floor on test, or why they can't be told."""
+    try:
+        splits = task.splits(0, data)
+    except BenchError as error:
+        return [str(error), "–"]
+    counts = [f"{name} {len(part):,}" for name, part in splits.items()]
+    return [", ".join(counts), f"{100 * task.floor(splits):.1f}"]
 
 
 def arms(suite: str | None = None) -> None:

@@ -45,6 +45,7 @@ def identity(cell: Cell) -> dict[str, Any]:
         "budget": cell.recipe.budget.amount,
         "batch_size": cell.recipe.batch_size,
         "data_hash": cell.data_hash,
+        "data_sources": None,
         "task_version": cell.task_version,
         "device": torch.cuda.get_device_name() if cell.device == "cuda" else cell.device,
         "precision": cell.precision,

@@ -80,6 +80,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("validation_examples", "int", "Validation examples scored."),
         ("test_examples", "int", "Test examples scored."),
         ("data_hash", "str", "Hash of every byte of the splits."),
+        ("data_sources", "str", "Real data read, JSON: file, package or hub name → SHA-256, version or revision."),
         ("task_version", "int", "Version of the task's code."),
         ("device", "str", "cpu or the CUDA device's name."),
         ("precision", "str", "Arithmetic of the forward pass: float32, bfloat16 or float64."),
@@ -141,6 +142,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("stopping", "str", "fixed, model or oracle."),
         ("value", "float", "Mean over the examples."),
         ("examples", "int", "Examples."),
+    ),
+    "histograms": CELL
+    + _columns(
+        ("split", "str", "Split."),
+        ("histogram", "str", "What is counted, a name that the task gives."),
+        ("value", "str", "Kind of answer; the rarest are counted together."),
+        ("predictions", "int", "Answers of this kind at the trained number of segments."),
+        ("labels", "int", "Labels of this kind."),
     ),
     "examples": CELL
     + _columns(
@@ -240,7 +249,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
 }
 
-RUN_TABLES = ("curves", "depth", "halting", "metrics", "examples")
+RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
 
 

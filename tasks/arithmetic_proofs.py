@@ -8,82 +8,112 @@ The verifier is strict, and it decides. A proof is right when
   do for every T. With the bound each a from 2 to ⌊(T − 1) / 2⌋ gives exactly one proof: T = 899 has 448;
 * I = a·b, I + c = T, and T is the number that was asked for.
 
-One proof per T is the training label, although many are right: a decoder that writes all positions at once learns a
-position's marginal distribution, and a mixture of 448 proofs is no proof. The canonical proof takes a by a rule that
-the suite names, then b = ⌊(T − 1) / a⌋ and c = T − a·b, so c − 1 is the remainder and the proof is valid for T ≥ 10:
+`operation: "-"` asks for T = a·b − c instead, `both` for the one that the prompt's sign names.
+
+With `labels: canonical` one proof per T is the training label, although many are right: a decoder that writes all
+positions at once learns a position's marginal distribution, and a mixture of 448 proofs is no proof. The rule that the
+suite names takes a; b and c follow, and the proof is valid for T ≥ 10:
 
 * `square`: a = ⌊√(T − 1)⌋. The factors are as equal as they get: b − a is 0, 1 or 2. Targets 10 to 899 have 432
   distinct (a, c), none on more than 3 targets. Hard: 0.2 M parameters were right on 3 % of held-out T after 2,500
   updates on 6,900 targets.
+* `prime`: a is the largest prime up to √(T − 1), to be known by heart on top of it.
 * `short`: a = 4 where T's first digit is odd, 5 where it is even. Since 4 and 5 divide 100, a digit of b depends on two
   digits of T − 1 and on whether the one above is odd; the same model was right on 94 % of held-out T after 800 updates
   on 2,800 targets.
+* `first-hit`: the least c, then the least a. Its labels for T = 10 to 50 are the 41 rows that one published system had.
 
-(a, c) = (2, 1), the shortcut that one published system was said to have learned, is a label of neither for T ≥ 10:
-where it is written, the model has found it.
+(a, c) = (2, 1), the shortcut that this system was said to have learned, is a label of the first three rules for no
+T ≥ 10: where it is written, the model has found it.
+
+With `labels: random` a is drawn anew for each training proof, which suits a decoder that writes from left to right:
+`form: causal`. There a position is answered by the token that follows it, and an answer counts where the model wrote it
+by itself: as the label, or as the text that stands in the inputs, too, which is so when it was generated.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
-from math import isqrt
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from harness import seeds
 from tasks.base import PAD, Array, Batch, DataFolder, Examples, Splits, Task, register_task
+from tasks.proof_text import (
+    END,
+    MINUS,
+    PLUS,
+    VOCABULARY,
+    Reading,
+    canonical_a,
+    largest_a,
+    longest,
+    read,
+    tokenise,
+    write,
+)
 
-VOCABULARY = ("", *"0123456789", "[LEMMA]", "*", "=", "+", "[END]")
-TOKEN = {symbol: token for token, symbol in enumerate(VOCABULARY)}
-ZERO, NINE, END = TOKEN["0"], TOKEN["9"], TOKEN["[END]"]
-
-MARKS = ("[LEMMA]", "*", "=", "[LEMMA]", "+", "=", "[END]")
-"""The proof without its numbers; number i stands between marks i and i + 1: a, b, I, I, c, T."""
-
-MAX_DIGITS = 9
-"""A longer number is refused unread, so that a·b stays below 10^18 and int64 never wraps."""
-
-
-class Reading(NamedTuple):
-    """What a batch of answers says: grammatical [B] bool, and six numbers [B] int64, of use only where grammatical."""
-
-    grammatical: Array
-    a: Array
-    b: Array
-    product: Array
-    product_again: Array
-    c: Array
-    total: Array
+SIGNS = {"+": (1,), "-": (-1,), "both": (1, -1)}
+NO_PROOF = 0
+C_BELOW = 10**9  # c has at most nine digits, so (a, c) is one int64
+RECALL = "every split is the same table of targets: a figure says what was memorised, and nothing of reasoning"
 
 
+@register_task(
+    "proofs-memorisation",
+    rule="first-hit",
+    min_target=10,
+    max_target=50,
+    ood_targets=0,
+    held_out=False,
+    contract_forms={},
+    summary="MEMORISATION: the 41 rows, T = 10 to 50, on which a published system was trained and validated.",
+)
 @register_task("arithmetic-proofs")
 class ArithmeticProofs(Task):
-    """Grid: T's digits, then padding; the answer is the proof over the same positions, filled up with [END].
+    """Form `grid`: T's digits, then padding; the answer is the proof over the same positions, filled up with [END].
+    Form `causal`: T's digits, then the proof but for its last token; the answer is what follows each position.
 
     The fill is scored: a model that babbles after its proof is wrong. Train holds every target that the other splits
-    don't, so no split depends on the seed.
+    don't, so no split depends on the seed but by random labels.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "Given T, write a proof that T = a·b + c; a strict verifier decides."
     exact_means: ClassVar[str] = "accepted by the strict verifier, whichever valid a, b and c it uses"
     difficulty_unit: ClassVar[str] = "target"  # T itself: a is one of about √T numbers, and digits alone make 2 classes
+    contract_forms: ClassVar[dict[str, dict[str, Any]]] = {
+        "causal": {"form": "causal", "labels": "random"},
+        "both operations": {"operation": "both", "rule": "prime"},
+    }
 
-    rule: Literal["square", "short"] = Field("square", description="which canonical a is trained")
+    form: Literal["grid", "causal"] = Field("grid", description="all positions at once, or from left to right")
+    operation: Literal["+", "-", "both"] = Field("+", description="T = a·b + c, a·b − c, or as the prompt says")
+    labels: Literal["canonical", "random"] = Field("canonical", description="one proof per target, or any")
+    proofs_per_target: int = Field(1, ge=1, le=1000, description="random proofs in training; canonical ones are single")
+    rule: Literal["square", "prime", "short", "first-hit"] = Field("square", description="which canonical a is trained")
     min_target: int = Field(10, ge=10, le=99_999, description="smallest T; below 10 a rule may have no valid proof")
     max_target: int = Field(899, ge=10, le=99_999, validate_default=True, description="largest T in training")
     ood_targets: int = Field(100, ge=0, le=100_000, description="number of targets above max_target, never trained on")
+    held_out: bool = Field(True, description="false: every target in every split, which measures memorisation alone")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of the targets held out for test")
-    validation_share: float = Field(0.1, gt=0, lt=1, validate_default=True)
+    validation_share: float = Field(0.1, gt=0, lt=1, validate_default=True, description="share held out for validation")
 
     @field_validator("max_target")
     @classmethod
     def _in_order(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("min_target", value):
             raise ValueError(f"max_target = {value} is less than min_target = {info.data['min_target']}")
+        return value
+
+    @field_validator("proofs_per_target")
+    @classmethod
+    def _canonical_is_single(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("labels") == "canonical":
+            raise ValueError("there is one canonical proof per target; set labels: random")
         return value
 
     @field_validator("validation_share")
@@ -94,12 +124,31 @@ class ArithmeticProofs(Task):
         return value
 
     @property
+    def causal(self) -> bool:
+        return self.form == "causal"
+
+    @property
+    def generated(self) -> bool:
+        return self.causal
+
+    @property
+    def in_sample(self) -> dict[str, str]:
+        return {} if self.held_out else {"validation": RECALL, "test": RECALL}
+
+    @property
     def vocabulary(self) -> tuple[str, ...]:
         return VOCABULARY
 
     @property
+    def signs(self) -> tuple[int, ...]:
+        return SIGNS[self.operation]
+
+    @property
     def sequence_length(self) -> int:
-        return _longest_proof(self.min_target, self.max_target + self.ood_targets, self.rule)
+        rule = self.rule if self.labels == "canonical" else None
+        most = self.max_target + self.ood_targets
+        proof = longest(self.min_target, most, self.signs, rule)
+        return proof + len(self.prompt(most, 1)) - 1 if self.causal else proof
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         # in the order of their hashes, so that the first rows of a split are a fair sample
@@ -108,56 +157,113 @@ class ArithmeticProofs(Task):
         seen = [t for t in ordered if t <= self.max_target]
         held_out = self.test_share + self.validation_share
         parts = {
-            "train": self._examples([t for t in seen if share[t] >= held_out]),
-            "validation": self._examples([t for t in seen if self.test_share <= share[t] < held_out]),
-            "test": self._examples([t for t in seen if share[t] < self.test_share]),
+            "train": [t for t in seen if share[t] >= held_out or not self.held_out],
+            "validation": [t for t in seen if self.test_share <= share[t] < held_out or not self.held_out],
+            "test": [t for t in seen if share[t] < self.test_share or not self.held_out],
         }
         if self.ood_targets:
-            parts["ood-targets"] = self._examples([t for t in ordered if t > self.max_target])
-        return parts
+            parts["ood-targets"] = [t for t in ordered if t > self.max_target]
+        return {name: self._examples(name, targets, seed) for name, targets in parts.items()}
 
-    def _examples(self, targets: list[int]) -> Examples:
-        shape = (len(targets), self.sequence_length)
+    def prompt(self, target: int, sign: int) -> list[int]:
+        """T's digits, and the sign where both operations are asked for."""
+        asked = [PLUS if sign > 0 else MINUS] if self.operation == "both" else []
+        return tokenise(str(target)) + asked
+
+    def _examples(self, split: str, targets: list[int], seed: int) -> Examples:
+        random = seeds.generator(self.name, split, *([seed] if split == "train" else []))
+        copies = self.proofs_per_target if split == "train" else 1
+        asked = [(t, sign) for _ in range(copies) for t in targets for sign in self.signs]
+        shape = (len(asked), self.sequence_length)
         inputs, labels = np.full(shape, PAD, np.uint8), np.full(shape, END, np.uint8)
-        for row, target in enumerate(targets):
-            digits, proof = tokenise(str(target)), tokenise(write(target, *decompose(target, self.rule)))
-            inputs[row, : len(digits)] = digits
-            labels[row, : len(proof)] = proof
+        prompt_length = np.zeros(len(asked), np.int64)
+        for row, (target, sign) in enumerate(asked):
+            a = canonical_a(target, self.rule)
+            if self.labels == "random":
+                a = int(random.integers(2, largest_a(target, sign) + 1))
+            prompt_length[row] = len(self.prompt(target, sign))
+            self._write(inputs[row], labels[row], target, sign, a)
+        sign_of = np.array([sign for _, sign in asked], np.int64)
+        target_of = np.array([target for target, _ in asked], np.int64)
         return Examples(
             inputs=inputs,
             labels=labels,
-            difficulty=np.array(targets, np.float32),
-            groups=np.array([f"{len(str(t))} digits" for t in targets], dtype=str),
-            facts={"target": np.array(targets, np.int64)},
+            difficulty=target_of.astype(np.float32),
+            groups=np.array([self._group(*row) for row in asked], dtype=str),
+            facts={"target": target_of, "sign": sign_of, "prompt_length": prompt_length},
         )
+
+    def _write(self, inputs: np.ndarray, labels: np.ndarray, target: int, sign: int, a: int) -> None:
+        """Fill one row's inputs [S] (padding so far) and labels [S] (ends so far) with a question and its proof."""
+        prompt, proof = self.prompt(target, sign), tokenise(write(target, a, sign))
+        if self.causal:
+            text = np.full(self.sequence_length + 1, END, np.uint8)
+            text[: len(prompt) + len(proof)] = prompt + proof
+            inputs[:], labels[:] = text[:-1], text[1:]
+            labels[: len(prompt) - 1] = PAD
+        else:
+            inputs[: len(prompt)] = prompt
+            labels[: len(proof)] = proof
+
+    def _group(self, target: int, sign: int) -> str:
+        words = f"{len(str(target))} digits"
+        return f"{words}, {'+' if sign > 0 else '-'}" if self.operation == "both" else words
+
+    def canonical(self, examples: Examples) -> np.ndarray:
+        """A target belongs to one split, whatever its sign and its proof."""
+        return examples.facts["target"]
+
+    def read(self, batch: Batch, prediction: Array) -> Reading:
+        """The answers as proofs; under a causal mask grammatical only where the model wrote them by itself."""
+        found = read(prediction, batch.facts["prompt_length"] - 1 if self.causal else None)
+        grammatical = found.grammatical & (found.sign == batch.facts["sign"])
+        if self.causal:
+            answered = batch.labels != PAD
+            own = (batch.inputs[:, 1:] == prediction[:, :-1]) | ~answered[:, :-1]
+            grammatical = grammatical & own.all(-1)
+        return found._replace(grammatical=grammatical)
 
     def correct(self, batch: Batch, prediction: Array) -> Array:
         """[B] bool: the strict verifier (see the top of this file)."""
-        asked = batch.facts["target"]
-        p = read(prediction)
+        p = self.read(batch, prediction)
         valid = (p.a >= 2) & (p.b >= 2) & (p.c >= 1) & (p.c <= p.a)
-        adds_up = (p.product == p.a * p.b) & (p.product_again == p.product) & (p.product + p.c == p.total)
-        return p.grammatical & valid & adds_up & (p.total == asked)
+        adds_up = (p.product == p.a * p.b) & (p.product_again == p.product) & (p.product + p.sign * p.c == p.total)
+        return p.grammatical & valid & adds_up & (p.total == batch.facts["target"])
 
     def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
-        p = read(prediction)
+        p = self.read(batch, prediction)
         return {
-            "canonical": super().correct(batch, prediction),
+            "label": super().correct(batch, prediction),
             "grammatical": p.grammatical,
             "shortcut": p.grammatical & (p.a == 2) & (p.c == 1),
         }
 
     def metric_notes(self) -> dict[str, str]:
         return {
-            "canonical": "the answer is the canonical proof, the one that was trained",
+            "label": "the answer is the proof that stands as the label, not only a valid one",
             "grammatical": "the answer has the form of a proof, whether its numbers are right or not",
             "shortcut": "the answer has the form of a proof with a = 2 and c = 1, right or not",
         }
 
-    def solve(self, examples: Examples) -> np.ndarray:
-        """The canonical proof by its rule, of the number that stands in the input."""
-        numbers = ["".join(VOCABULARY[token] for token in row if token != PAD) for row in examples.inputs]
-        return self._examples([int(number) for number in numbers]).labels
+    def solve(self, examples: Examples) -> np.ndarray | None:
+        """The proof by the rule's a. None where a proof is written from left to right and any may be the label."""
+        if self.causal and self.labels == "random":
+            return None
+        answers = np.full(examples.labels.shape, END, np.uint8)
+        for row, (target, sign) in enumerate(zip(examples.facts["target"], examples.facts["sign"], strict=True)):
+            a = canonical_a(int(target), self.rule)
+            self._write(np.zeros_like(answers[row]), answers[row], int(target), int(sign), a)
+        return answers
+
+    def histograms(self, batch: Batch, prediction: Array) -> dict[str, Array]:
+        """(a, c) of what has the form of a proof, apart for even and odd targets: a·b + 1 = T is odd where a is 2."""
+        p = self.read(batch, prediction)
+        code = (p.a * C_BELOW + p.c) * p.grammatical
+        odd = batch.facts["target"] % 2 == 1
+        return {"(a, c), odd T": code * odd - 1 * ~odd, "(a, c), even T": code * ~odd - 1 * odd}
+
+    def histogram_value(self, name: str, code: int) -> str:
+        return "no proof" if code == NO_PROOF else str(divmod(code, C_BELOW))
 
     def decode(self, tokens: np.ndarray) -> str:
         """Numbers written together, and the fill of [END] at the end shown as one."""
@@ -165,57 +271,6 @@ class ArithmeticProofs(Task):
         return re.sub(r"( \[END\])+$", " [END]", " ".join(spaced.split()))
 
 
-def decompose(target: int, rule: str) -> tuple[int, int, int]:
-    """The canonical (a, b, c) of a target ≥ 10."""
-    a = isqrt(target - 1) if rule == "square" else 5 - int(str(target)[0]) % 2
-    b = (target - 1) // a
-    return a, b, target - a * b
-
-
-def write(target: int, a: int, b: int, c: int) -> str:
-    """The proof text of a decomposition."""
-    return f"[LEMMA] {a} * {b} = {a * b} [LEMMA] {a * b} + {c} = {target} [END]"
-
-
-def tokenise(text: str) -> list[int]:
-    """Token ids of a proof text; digits are single tokens, blanks separate and stand for nothing."""
-    return [TOKEN[symbol] for symbol in re.findall(r"\[\w+\]|\S", text)]
-
-
-def read(token: Array) -> Reading:
-    """Parse answers [B, A] of any integer type, as NumPy or torch: no loop over rows, only what both libraries have.
-
-    Sums and counts of booleans are int64 in both, and they widen whatever they meet: no byte ever overflows.
-    """
-    digit = (token >= ZERO) & (token <= NINE)
-    mark = ~digit
-    field = mark.cumsum(-1)  # [B, A] marks so far: number i stands where it is i, and the fill where it is ≥ 7
-    last = len(MARKS)
-    legal = (digit & (field >= 1) & (field < last)) | (mark & (field > last) & (token == END))
-    for i, symbol in enumerate(MARKS, start=1):
-        legal = legal | (mark & (field == i) & (token == TOKEN[symbol]))
-    grammatical = legal.all(-1) & (field[:, -1] >= last)
-    seen = digit.cumsum(-1)
-    numbers = []
-    for i in range(1, last):
-        here = digit & (field == i)
-        length = here.sum(-1)
-        fits = length <= MAX_DIGITS
-        digits_after = (digit & (field <= i)).sum(-1)[:, None] - seen  # of this number, to the right of each digit
-        power = 10 ** (digits_after * here * fits[:, None])  # int64
-        number = ((token - ZERO) * here * power).sum(-1)
-        # n digits without a leading zero are at least 10^(n−1); no digit at all fails too, as 0 < 10^0
-        grammatical = grammatical & fits & (10 * number >= 10 ** (length * fits))
-        numbers.append(number)
-    return Reading(grammatical, *numbers)
-
-
 def _hash(target: int) -> float:
     """In [0, 1), the same for ever: which split a target belongs to."""
     return int.from_bytes(hashlib.sha256(f"arithmetic-proofs {target}".encode()).digest()[:6]) / 2**48
-
-
-@cache
-def _longest_proof(smallest: int, largest: int, rule: str) -> int:
-    """Tokens of the longest canonical proof of a range. Other proofs that are longer still can't be written."""
-    return max(len(tokenise(write(t, *decompose(t, rule)))) for t in range(smallest, largest + 1))

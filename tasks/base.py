@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -16,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel
 from pydantic import create_model as pydantic_create_model
 
+from harness.axes import Axes
 from harness.errors import BrokenData, MissingData
 from harness.registry import Registry
 from harness.schema import STRICT, validated
@@ -72,14 +75,15 @@ class Examples:
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
-        for name, array in self._arrays():
+        for name, array in self.arrays():
             if len(array) != n:
                 raise ValueError(f"Examples.{name} has {len(array)} rows, inputs has {n}")
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Every array that is there, with its name; a fact's begins with `facts.`."""
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, dict):
@@ -116,7 +120,7 @@ class Examples:
     def digest(self) -> str:
         """A hash of every byte, with names, shapes and types: the data content hash of a cell's id."""
         total = hashlib.sha256()
-        for name, array in self._arrays():
+        for name, array in self.arrays():
             total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
             total.update(np.ascontiguousarray(array).tobytes())
         return total.hexdigest()
@@ -140,9 +144,14 @@ class RowRandom(Protocol):
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Where local copies of real data sets lie (`--data DIR`, HRM_BENCH_DATA), if anywhere."""
+    """Where local copies of real data sets lie (`--data DIR`, HRM_BENCH_DATA), if anywhere; and what was read there.
+
+    `used` maps what a task read to its fingerprint; it goes into runs.csv, and while all of it stays the same, data
+    built before are used again.
+    """
 
     root: Path | None = None
+    used: dict[str, str] = field(default_factory=dict, compare=False)
 
     def file(self, name: str, *, remedy: str) -> Path:
         """The path of a file such as `sudoku-extreme/train.csv`; MissingData when it is not there."""
@@ -151,7 +160,28 @@ class DataFolder:
         path = self.root / name
         if not path.is_file():
             raise MissingData(f"{path} is not there", remedy)
+        self.used[f"file {name}"] = self.fingerprint(path)
         return path
+
+    def package(self, name: str) -> None:
+        """Note that data come with an installed package, whose version pins them."""
+        self.used[f"package {name}"] = version(name)
+
+    def hub(self, name: str, revision: str) -> None:
+        """Note a data set of the Hugging Face hub, with the revision that was read."""
+        self.used[f"hub {name}"] = revision
+
+    @staticmethod
+    def fingerprint(path: Path) -> str:
+        """The SHA-256 of a file, found once per process while its size and time stay the same."""
+        state = path.stat()
+        return _sha256(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 Splits = dict[str, Examples]
@@ -173,6 +203,9 @@ class Task(BaseModel):
     source: ClassVar[str] = "generated"  # where the data come from
     licence: ClassVar[str] = "generated here (MIT)"
     real_data: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()  # what real data are read from, below the data folder
+    hub: ClassVar[str] = ""  # data set of the Hugging Face hub that is read where there is no data folder
+    package: ClassVar[str] = ""  # installed package that carries real data; its version pins them
     exact_means: ClassVar[str] = "every position of the answer equals the label"
     difficulty_unit: ClassVar[str] = "difficulty"
     floor_note: ClassVar[str] = (
@@ -186,6 +219,16 @@ class Task(BaseModel):
         return False
 
     @property
+    def generated(self) -> bool:
+        """Whether an answer must be written token by token to be judged: a causal task with several right answers.
+
+        Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
+        the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only
+        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written.
+        """
+        return False
+
+    @property
     def features(self) -> bool:
         """Whether inputs are numbers rather than tokens; each of the S is then a position of its own."""
         return False
@@ -195,8 +238,13 @@ class Task(BaseModel):
     # -- suites that a plug-in adds itself to: {"tiny": {"seeds": 2, "settings": {…}, "recipe": {…}}} -------------
     suites: ClassVar[dict[str, dict[str, Any]]] = {}
 
+    # -- settings that every task has ------------------------------------------------------------------------------
+    axes: Axes = Axes()
+
     # -- splits that can't be disjoint from train, with the reason -----------------------------------------------
-    in_sample: ClassVar[dict[str, str]] = {}
+    @property
+    def in_sample(self) -> dict[str, str]:
+        return {}
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -242,6 +290,17 @@ class Task(BaseModel):
         """A sentence on each figure that `metrics` gives."""
         return {}
 
+    def histograms(self, batch: Batch, prediction: Array) -> dict[str, Array]:
+        """What kinds of answers are given, name → [B] integer codes of a kind each (−1: row not counted).
+
+        Predictions and labels are counted side by side in histograms.csv: shortcuts show there.
+        """
+        return {}
+
+    def histogram_value(self, name: str, code: int) -> str:
+        """The kind of answer that a code stands for, for a reader."""
+        return str(code)
+
     # -- symmetries --------------------------------------------------------------------------------------------
     def augment(self, batch: Batch, random: RowRandom) -> Batch:
         """A random equivalent of each row, as tensor operations on the device. Default: no augmentation."""
@@ -253,7 +312,9 @@ class Task(BaseModel):
 
     # -- text --------------------------------------------------------------------------------------------------
     def decode(self, tokens: np.ndarray) -> str:
-        """Tokens [L] as text for a reader; padding is dropped."""
+        """Tokens [L] as text for a reader, padding dropped; features [L] as numbers."""
+        if tokens.dtype.kind == "f":
+            return " ".join(f"{x:g}" for x in tokens)
         words = [self.vocabulary[int(t)] for t in tokens if t != PAD]
         return ("" if all(len(w) == 1 for w in words) else " ").join(words)
 
@@ -311,10 +372,13 @@ TASKS: Registry[type[Task]] = Registry("task")
 
 def register_task(name: str, **preset: Any) -> Callable[[type[Task]], type[Task]]:
     """Class decorator: makes the task known as `name`. `preset` fixes other defaults (`side=6`), so that one class
-    may serve several names; decorate once per name."""
+    may serve several names; decorate once per name. What is no setting (`summary`) becomes a class variable."""
 
     def register(cls: type[Task]) -> type[Task]:
-        known = _with_defaults(cls, preset) if preset else cls
+        settings = {key: value for key, value in preset.items() if key in cls.model_fields}
+        known = _with_defaults(cls, settings) if preset else cls
+        for key in preset.keys() - settings.keys():
+            setattr(known, key, preset[key])
         known.name = name
         TASKS.add(name, known)
         return cls

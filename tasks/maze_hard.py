@@ -40,6 +40,8 @@ class MazeHard(MazeTask):
     source: ClassVar[str] = f"Hugging Face data set {FILES.hub}"
     licence: ClassVar[str] = "not stated on the data set's card; not distributed here"
     real_data: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("maze-30x30-hard-1k/train.csv", "maze-30x30-hard-1k/test.csv")
+    hub: ClassVar[str] = FILES.hub
 
     train_rows: int | None = Field(1000, ge=1, description="a seeded sample of the training file; null: all of it")
     validation_rows: int = Field(100, ge=1, description="the last rows of the test file, never scored as test")

@@ -8,7 +8,7 @@ A sanity check must be passable, or it cannot tell broken code from a hard task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -32,17 +32,22 @@ QUERY, ZERO, EVEN = 1, 2, 4  # a bit is the token ZERO + bit, an answer is the t
 class Parity(Task):
     """Sequence: an answer slot, the bits, padding. Answer: one token, even or odd, read at the slot.
 
+    In the form `vector` (a minimal public HRM's) inputs are numbers: −1 and +1 for the bits 0 and 1, 0 beyond the
+    string's end. There is no slot; the answer is read at the first place. Same strings, same labels.
+
     Training rows are spread evenly over the lengths, so short strings, of which few exist, repeat; up to TAUGHT bits
     all strings belong to training. The scored splits hold no string twice, and where fewer exist than asked for, those.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "Is the number of ones in a bit string even or odd?"
     exact_means: ClassVar[str] = "the answer token names the right parity"
     difficulty_unit: ClassVar[str] = "bits"
     floor_note: ClassVar[str] = "one constant answer; both classes are equally frequent in test"
     masked: ClassVar[bool] = True
+    contract_forms: ClassVar[dict[str, dict[str, Any]]] = {"vector": {"form": "vector"}}
 
+    form: Literal["tokens", "vector"] = Field("tokens", description="bits as tokens, or as numbers")
     min_length: int = Field(1, ge=1, le=MAX_BITS, description="shortest string, in bits")
     max_length: int = Field(12, ge=1, le=MAX_BITS, validate_default=True, description="longest training string")
     train_examples: int = Field(4000, ge=1, le=1_000_000)
@@ -74,8 +79,12 @@ class Parity(Task):
         return ("", "?", "0", "1", "even", "odd")
 
     @property
+    def features(self) -> bool:
+        return self.form == "vector"
+
+    @property
     def sequence_length(self) -> int:
-        return 1 + self.max_length
+        return self.max_length if self.features else 1 + self.max_length
 
     @property
     def answer_length(self) -> int:
@@ -121,9 +130,13 @@ class Parity(Task):
         )  # lengths mixed, so that the first rows are a fair sample
         strings, bits = strings[order], bits[order]
         shift = bits[:, None] - 1 - np.arange(max(lengths))  # the first bit is the highest; below 0 lies padding
-        tokens = np.where(shift >= 0, ZERO + ((strings[:, None] >> np.maximum(shift, 0)) & 1), PAD)
+        bit = (strings[:, None] >> np.maximum(shift, 0)) & 1
+        if self.features:
+            inputs = np.where(shift >= 0, 2 * bit - 1, 0).astype(np.float32)
+        else:
+            inputs = np.insert(np.where(shift >= 0, ZERO + bit, PAD), 0, QUERY, axis=1).astype(np.uint8)
         return Examples(
-            inputs=np.insert(tokens, 0, QUERY, axis=1).astype(np.uint8),
+            inputs=inputs,
             labels=(EVEN + _parity(strings))[:, None].astype(np.uint8),
             difficulty=bits.astype(np.float32),
             groups=np.array([f"length {n}" for n in bits]),

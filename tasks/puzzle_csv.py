@@ -55,7 +55,9 @@ class DataSet(NamedTuple):
     def open(self, data: DataFolder, split: str) -> Source:
         """The file `split`.csv: from the data folder where one is set, else from the hub."""
         if data.root is None:
-            return HubFile(self, split)
+            source = HubFile(self, split)
+            data.hub(f"{self.hub} {split}.csv", source.table._fingerprint)
+            return source
         return LocalFile(data.file(f"{self.folder}/{split}.csv", remedy=self.remedy))
 
 

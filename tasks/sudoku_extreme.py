@@ -37,6 +37,8 @@ class SudokuExtreme(SudokuTask):
     source: ClassVar[str] = f"Hugging Face data set {FILES.hub}"
     licence: ClassVar[str] = "not stated on the data set's card; not distributed here"
     real_data: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ("sudoku-extreme/train.csv", "sudoku-extreme/test.csv")
+    hub: ClassVar[str] = FILES.hub
     difficulty_unit: ClassVar[str] = "rating (guesses of the solver tdoku)"
 
     train_rows: int | None = Field(1000, ge=0, description="0 or null: the whole training file")

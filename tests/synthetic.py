@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.files import write_json
 from harness.seeds import generator
-from harness.tables import SCHEMA_VERSION, names
+from harness.tables import RUN_TABLES, SCHEMA_VERSION, names
 
 SEGMENTS = {"hrm": 8, "transformer": 1, "transformer-flops": 8}
 LAYERS = {"hrm": 24, "transformer": 8, "transformer-flops": 24}
@@ -166,7 +166,7 @@ def _answers(cell: dict[str, Any], spec: FakeTask, split: str, level: float, dep
 def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any]:
     arm = cell["arm"]
     trained, depth = SEGMENTS[arm], 2 * SEGMENTS[arm] if SEGMENTS[arm] > 1 else 1
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("curves", "depth", "halting", "metrics", "examples")}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in RUN_TABLES}
     scores: dict[str, float] = {}
     flops = 1e6 * LAYERS[arm] * spec.scale
     levels = {"test": spec.accuracy[arm]} | ({"ood-length": spec.ood[arm]} if spec.ood else {})

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from tasks import Batch, DataFolder
-from tasks.arithmetic_proofs import END, PAD, VOCABULARY, ArithmeticProofs, decompose, read, tokenise, write
-from tasks.base import create_task
+from tasks.arithmetic_proofs import ArithmeticProofs
+from tasks.base import PAD, create_task
+from tasks.proof_text import END, VOCABULARY, canonical_a, largest_a, longest, read, rest, tokenise
 
 TASK = create_task("arithmetic-proofs", {"max_target": 9999})
 assert isinstance(TASK, ArithmeticProofs)
@@ -24,6 +25,15 @@ WIDTH = TASK.sequence_length
 
 NUMBER = r"((?:[1-9])(?:[0-9]){0,8})"
 PROOF = re.compile(rf"\[LEMMA\]{NUMBER}\*{NUMBER}={NUMBER}\[LEMMA\]{NUMBER}\+{NUMBER}={NUMBER}(?:\[END\])+")
+
+
+def write(target: int, a: int, b: int, c: int) -> str:
+    return f"[LEMMA] {a} * {b} = {a * b} [LEMMA] {a * b} + {c} = {target} [END]"
+
+
+def decompose(target: int, rule: str, sign: int = 1) -> tuple[int, int, int]:
+    a = canonical_a(target, rule)
+    return a, *rest(target, a, sign)
 
 
 def literal_verdict(target: int, tokens: list[int]) -> tuple[bool, bool, bool]:
@@ -49,7 +59,7 @@ def verdicts(targets: list[int], answers: np.ndarray) -> list[tuple[bool, bool, 
         labels: Any = np.zeros_like(prediction)
         if isinstance(prediction, torch.Tensor):
             target, labels = torch.from_numpy(target), torch.zeros_like(prediction)
-        batch = Batch(labels, labels, target * 0, {"target": target})
+        batch = Batch(labels, labels, target * 0, {"target": target, "sign": target * 0 + 1})
         metrics = TASK.metrics(batch, prediction)
         columns = (TASK.correct(batch, prediction), metrics["grammatical"], metrics["shortcut"])
         found.append(list(zip(*(column.tolist() for column in columns), strict=True)))
@@ -188,20 +198,21 @@ def test_missing_end_and_padded_fill_are_refused_and_a_full_grid_is_accepted() -
 
 def test_a_number_of_hundreds_of_digits_neither_fails_nor_wraps() -> None:
     answer = np.array([[*tokenise("[LEMMA]"), *([10] * 400), END]], np.uint8)
-    batch = Batch(answer, answer, np.array([0]), {"target": np.array([17])})
+    batch = Batch(answer, answer, np.array([0]), {"target": np.array([17]), "sign": np.array([1])})
     assert TASK.correct(batch, answer).tolist() == [False]
     assert 0 <= int(read(answer).a[0]) < 10**9
 
 
-@pytest.mark.parametrize("rule", ["square", "short"])
-def test_canonical_proofs_are_valid_and_never_the_shortcut(rule: str) -> None:
-    for target in range(10, 20_000):
-        a, b, c = decompose(target, rule)
-        assert a >= 3 and b >= 2 and 1 <= c <= a and a * b + c == target
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("rule", ["square", "prime", "short"])
+def test_canonical_proofs_are_valid_and_never_the_shortcut(rule: str, sign: int) -> None:
+    for target in range(10, 8_000):
+        a, b, c = decompose(target, rule, sign)
+        assert a >= 3 and b >= 2 and 1 <= c <= a and a * b + sign * c == target
 
 
 def test_square_rule_has_the_stated_properties() -> None:
-    for target in range(10, 20_000):
+    for target in range(10, 8_000):
         a, b, _ = decompose(target, "square")
         assert b - a in (0, 1, 2)
     pairs = Counter((a, c) for a, _, c in (decompose(t, "square") for t in range(10, 900)))
@@ -245,8 +256,131 @@ def test_labels_fill_the_grid_and_inputs_show_the_target_alone() -> None:
             assert task.decode(tokens) == str(target)
             assert task.decode(label) == write(target, *decompose(target, "square"))
             assert (label != PAD).all()
-    longest = max(len(tokenise(write(t, *decompose(t, "square")))) for t in range(10, 1000))
-    assert task.sequence_length == task.answer_length == longest == 22
+    most = max(len(tokenise(write(t, *decompose(t, "square")))) for t in range(10, 1000))
+    assert task.sequence_length == task.answer_length == most == 22
+
+
+def test_the_prime_rule_takes_the_largest_prime_below_the_root() -> None:
+    for target in range(10, 3000):
+        a = canonical_a(target, "prime")
+        assert all(a % d for d in range(2, a)) and a * a < target
+        assert not any(all(p % d for d in range(2, p)) for p in range(a + 1, isqrt(target - 1) + 1))
+
+
+def test_memorisation_preset_is_the_published_table_and_says_so() -> None:
+    """Counts of a and c over the 41 rows as they were read off the published generator."""
+    task = create_task("proofs-memorisation")
+    splits = task.splits(0, DataFolder())
+    assert {part.digest() for part in splits.values()} == {splits["train"].digest()} and len(splits["train"]) == 41
+    rows = [decompose(t, "first-hit") for t in range(10, 51)]
+    assert Counter(a for a, _, _ in rows) == {2: 31, 3: 7, 5: 2, 7: 1}
+    assert Counter(c for _, _, c in rows) == {1: 30, 2: 11}
+    assert "MEMORISATION" in task.summary and set(task.in_sample) == {"validation", "test"}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(10, 2500), st.sampled_from([1, -1]))
+def test_the_room_for_random_proofs_holds_every_proof_and_each_a_gives_one(target: int, sign: int) -> None:
+    room = longest(10, target, (sign,), None)
+    for a in range(2, largest_a(target, sign) + 1):
+        b, c = rest(target, a, sign)
+        assert b >= 2 and 1 <= c <= a and a * b + sign * c == target
+        assert len(tokenise(write(target, a, b, c))) <= room
+    assert rest(target, largest_a(target, sign) + 1, sign)[0] < 2
+
+
+def test_with_both_operations_the_prompt_names_the_one_that_is_asked_and_the_other_is_refused() -> None:
+    task = create_task("arithmetic-proofs", {"operation": "both", "max_target": 99, "ood_targets": 0})
+    splits = task.splits(0, DataFolder())
+    task.check(splits)
+    part = splits["train"]
+    assert [task.decode(row)[-1] for row in part.inputs] == ["+" if s > 0 else "-" for s in part.facts["sign"]]
+    batch = part.batch()
+    assert task.correct(batch, part.labels).all()
+    other = part.labels[np.arange(len(part)) ^ 1]  # rows alternate between + and - of one target
+    assert not task.correct(batch, other).any()
+
+
+class TestCausal:
+    """Written from left to right: labels follow their positions, and only the model's own text counts."""
+
+    task = create_task("arithmetic-proofs", {"form": "causal", "labels": "random", "proofs_per_target": 4})
+    part = task.splits(0, DataFolder())["train"]
+
+    def test_a_label_is_the_token_that_follows_and_the_prompt_is_not_scored(self) -> None:
+        length = self.part.facts["prompt_length"]
+        scored = self.part.labels != PAD
+        assert (scored == (np.arange(self.part.inputs.shape[1]) >= length[:, None] - 1)).all()
+        assert ((self.part.labels[:, :-1] == self.part.inputs[:, 1:]) | ~scored[:, :-1]).all()
+        assert self.task.causal and self.task.generated
+
+    def test_random_labels_spread_over_the_valid_a_and_depend_on_the_seed_in_training_alone(self) -> None:
+        a = np.asarray(self.task.read(self.part.batch(), self.part.labels).a)
+        share = (a - 2) / (np.array([largest_a(int(t), 1) for t in self.part.facts["target"]]) - 1)
+        assert abs(share.mean() - 0.5) < 0.03 and abs((share < 0.25).mean() - 0.25) < 0.03
+        other = self.task.splits(1, DataFolder())
+        assert other["train"].digest() != self.part.digest()
+        assert other["test"].digest() == self.task.splits(0, DataFolder())["test"].digest()
+
+    def test_another_valid_proof_counts_only_where_the_model_wrote_it_by_itself(self) -> None:
+        batch = self.part.batch()
+        n = len(self.part) // 4  # the next quarter holds the same targets with other proofs
+        rows = np.flatnonzero((self.part.labels[:n] != self.part.labels[n : 2 * n]).any(1))
+        assert len(rows) > n / 2
+        first, second = self.part[rows], self.part[rows + n]
+        assert (first.facts["target"] == second.facts["target"]).all()
+        assert not self.task.correct(first.batch(), second.labels).any()  # given the label's own tokens: not generated
+        written = Batch(second.inputs, first.labels, batch.puzzle_ids[rows], first.facts)
+        assert self.task.correct(written, second.labels).all()
+        broken = second.labels.copy()
+        broken[:, -1] = 3  # something behind the end
+        assert not self.task.correct(written, broken).any()
+
+    def test_what_was_written_behind_prompts_of_any_length_is_judged_as_it_stands(self) -> None:
+        from harness.evaluation.written import as_answers
+
+        task = create_task("arithmetic-proofs", {"form": "causal", "min_target": 90, "max_target": 120})
+        part = task.splits(0, DataFolder())["train"]
+        assert len(set(part.facts["prompt_length"].tolist())) == 2
+        batch = part.batch().map(lambda array: torch.from_numpy(np.asarray(array).astype(np.int64)))
+        width = part.inputs.shape[1]
+        written = torch.full((len(part), width), END)
+        for row, target in enumerate(part.facts["target"].tolist()):
+            proof = tokenise(write(target, 2, *rest(target, 2, 1)))  # never the label
+            written[row, : len(proof)] = torch.tensor(proof)
+        judged, answers = as_answers(batch, written)
+        assert task.correct(judged, answers).all()
+        assert not task.metrics(judged, answers)["label"].any()
+        written[:, -2:] = 1  # more than fits is cut, less than fits is refused
+        assert task.correct(*as_answers(batch, written[:, : width - 1])).tolist() == [
+            n > 2 for n in part.facts["prompt_length"].tolist()
+        ]
+        with pytest.raises(UserError, match="are to be judged"):
+            as_answers(batch, written[:, :5])
+
+    def test_a_mix_of_two_proofs_is_not_taken_for_one(self) -> None:
+        """a from one proof, the rest from another that happens to agree, is nobody's text."""
+        text = "[LEMMA] 2 * 8 = 16 [LEMMA] 16 + 1 = 17 [END]"
+        label = "[LEMMA] 4 * 4 = 16 [LEMMA] 16 + 1 = 17 [END]"
+        given, answer = [[*tokenise("17"), *tokenise(x)] for x in (label, text)]
+        inputs, prediction = np.array([given[:-1]]), np.array([answer[1:]])
+        labels = np.array([[PAD, *given[2:]]])
+        facts = {"target": np.array([17]), "sign": np.array([1]), "prompt_length": np.array([2])}
+        assert not self.task.correct(Batch(inputs, labels, np.zeros(1), facts), prediction).any()
+        own = Batch(np.array([answer[:-1]]), labels, np.zeros(1), facts)
+        assert self.task.correct(own, prediction).all()
+
+
+def test_histogram_counts_each_answer_once_apart_by_parity_of_the_target() -> None:
+    task = create_task("proofs-memorisation")
+    part = task.splits(0, DataFolder())["test"]
+    answers = part.labels.copy()
+    answers[:5] = PAD
+    found = task.histograms(part.batch(), answers)
+    counts = {n: Counter(task.histogram_value(n, c) for c in codes.tolist() if c != -1) for n, codes in found.items()}
+    assert sum(sum(c.values()) for c in counts.values()) == 41
+    assert sum(c["no proof"] for c in counts.values()) == 5
+    assert set(counts["(a, c), odd T"]) <= {"no proof", "(2, 1)"} and "(2, 1)" not in counts["(a, c), even T"]
 
 
 def test_decoding_hides_no_junk_behind_the_end() -> None:

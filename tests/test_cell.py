@@ -12,7 +12,7 @@ from test_cli import ROOT
 from test_running import rows
 from toys import Shifted, cell, trainer
 
-from harness import data
+from harness import data, store
 from harness.evaluation.evaluate import evaluate, limited
 from harness.files import read_json
 from harness.recipe import Loop
@@ -314,4 +314,4 @@ def load(folder: Path) -> dict[str, torch.Tensor]:
 def test_stored_data_come_back_byte_for_byte(tmp_path):
     task = Shifted()
     known = prepared(tmp_path, task)
-    assert data.splits_digest(known.load()) == known.digest == data.splits_digest(task.splits(0, DataFolder()))
+    assert store.splits_digest(known.load()) == known.digest == store.splits_digest(task.splits(0, DataFolder()))

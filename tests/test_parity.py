@@ -42,6 +42,18 @@ def test_label_is_the_parity_of_the_written_bits() -> None:
             assert task.decode(label) == ("odd" if text.count("1") % 2 else "even")
 
 
+def test_the_vector_form_holds_the_same_strings_and_answers_as_numbers() -> None:
+    _, tokens = build()
+    task, vectors = build(form="vector")
+    assert task.features and vectors["train"].inputs.dtype == np.float32
+    for name, part in vectors.items():
+        bits = part.inputs
+        other = tokens[name].inputs[:, 1:].astype(int)
+        assert (np.sign(bits) == np.select([other == 2, other == 3], [-1, 1], 0)).all()
+        assert (part.labels == tokens[name].labels).all()
+        assert ((bits > 0).sum(1) % 2 == part.labels[:, 0] - 4).all()
+
+
 def test_padding_stands_behind_the_bits_only() -> None:
     for part in build()[1].values():
         length = part.difficulty.astype(int)

@@ -1,7 +1,8 @@
 """The task contract, for every registered task: what a plug-in author gets checked without writing a test.
 
 Tasks are built with their default settings, or with `contract_settings` (a class variable) where those are slow.
-Real data are looked for in HRM_BENCH_DATA; a task whose data are absent is skipped with its own reason.
+Real data are looked for in HRM_BENCH_DATA; a task whose data are absent is skipped with its own reason. Plug-ins that
+are installed take part, and files named in HRM_BENCH_PLUGINS (with the system's path separator between).
 """
 
 from __future__ import annotations
@@ -23,19 +24,33 @@ import torch
 import tasks
 from harness.errors import MissingData, UserError
 from harness.evaluation.answerers import floors, references
+from harness.registry import load_entry_points, load_plugin
 from tasks import TASKS, Batch, DataFolder, Task
 from tasks.base import PAD, Splits, create_task
 from tasks.predictors import LookupTable, MostFrequentAnswer
 
 tasks.load_all()
-every_task = pytest.mark.parametrize("name", TASKS.names())
+load_entry_points()
+for plugin in filter(None, os.environ.get("HRM_BENCH_PLUGINS", "").split(os.pathsep)):
+    load_plugin(Path(plugin))
+
+
+def forms() -> list[str]:
+    """Every task, and `task:form` for each of its `contract_forms` (a class variable: form → settings)."""
+    more = [f"{name}:{form}" for name in TASKS for form in getattr(TASKS.get(name), "contract_forms", {})]
+    return sorted([*TASKS.names(), *more])
+
+
+every_task = pytest.mark.parametrize("name", forms())
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 512  # as many test rows are enough to compare two implementations, and keep a large test set cheap
 
 
 def build(name: str, seed: int) -> tuple[Task, Splits]:
-    settings = getattr(TASKS.get(name), "contract_settings", {})
+    name, _, form = name.partition(":")
+    cls = TASKS.get(name)
+    settings = getattr(cls, "contract_forms", {})[form] if form else getattr(cls, "contract_settings", {})
     task = create_task(name, settings)
     folder = os.environ.get("HRM_BENCH_DATA")
     return task, task.splits(seed, DataFolder(Path(folder) if folder else None))
@@ -73,7 +88,7 @@ def digests_from_another_process() -> dict[str, Any]:
 
 def print_digests() -> None:
     found: dict[str, Any] = {}
-    for name in TASKS.names():
+    for name in forms():
         try:
             found[name] = digests(name, seed=0)
         except Exception as error:  # one broken task must not hide the others
@@ -124,7 +139,8 @@ def test_shapes_and_types_are_the_declared_ones(name: str) -> None:
     task, splits = built(name)
     for split, part in splits.items():
         assert part.inputs.ndim == part.labels.ndim == 2, split
-        assert part.inputs.dtype.kind == part.labels.dtype.kind == "u", split
+        assert part.inputs.dtype == np.float32 if task.features else part.inputs.dtype.kind == "u", split
+        assert part.labels.dtype.kind == "u", split
         assert part.difficulty.dtype == np.float32 and np.isfinite(part.difficulty).all(), split
         assert part.groups is None or part.groups.shape == (len(part),), split
         if part.puzzle_ids is not None:
@@ -143,7 +159,8 @@ def test_tokens_lie_in_the_vocabulary_and_decode_to_text(name: str) -> None:
     symbols = task.vocabulary[1:]
     assert len(set(symbols)) == len(symbols) and all(symbols)
     for split, part in splits.items():
-        assert part.inputs.max() < len(task.vocabulary), split
+        assert task.features or part.inputs.max() < len(task.vocabulary), split
+        assert not task.features or np.isfinite(part.inputs).all(), split
         assert part.labels.max() < len(task.vocabulary), split
         for i in range(min(3, len(part))):
             assert task.decode(part.inputs[i]).strip(), split
@@ -216,7 +233,8 @@ def test_the_floor_is_exactly_what_a_constant_a_copy_the_commonest_tokens_and_a_
         }
         expected = by_hand(task, splits, split)
         assert found | expected == pytest.approx(found), split
-        assert floors(rows)[split] == pytest.approx(max(found.values())) and floors(rows)[split] < 1, split
+        assert floors(rows)[split] == pytest.approx(max(found.values())), split
+        assert floors(rows)[split] < 1 or split in task.in_sample, split
     assert task.floor(splits) == pytest.approx(floors(rows)["test"])
 
 
@@ -259,6 +277,36 @@ def test_numpy_and_torch_agree_on_what_is_right(name: str) -> None:
 
 
 @every_task
+def test_a_causal_task_labels_what_follows_and_takes_no_answer_that_it_was_only_led_to(name: str) -> None:
+    task, splits = built(name)
+    if not task.causal:
+        assert not task.generated
+        return
+    for split, part in splits.items():
+        scored = part.labels != PAD
+        length = part.facts["prompt_length"]
+        assert ((part.labels[:, :-1] == part.inputs[:, 1:]) | ~scored[:, :-1]).all(), split
+        assert (scored.argmax(1) == length - 1).all(), f"{split}: the answer begins where the prompt ends"
+        changed = part.labels.copy()
+        last = part.labels.shape[1] - 2 - scored[:, ::-1][:, 1:].argmax(1)  # a place after which others follow
+        rows = np.arange(len(part))
+        changed[rows, last] = changed[rows, last] % (len(task.vocabulary) - 1) + 1
+        assert not np.asarray(task.correct(part.batch(), changed)).any(), split
+
+
+@every_task
+def test_histograms_count_every_row_at_most_once_and_agree_between_numpy_and_torch(name: str) -> None:
+    task, splits = built(name)
+    batch = splits["test"].batch(slice(ROWS))
+    answers = answers_of_all_kinds(task, batch)
+    by_torch = task.histograms(batch.map(as_torch), torch.from_numpy(answers))
+    for histogram, codes in task.histograms(batch, answers).items():
+        assert np.asarray(codes).shape == (len(answers),)
+        assert by_torch[histogram].tolist() == np.asarray(codes).tolist()
+        assert all(task.histogram_value(histogram, int(code)) for code in np.unique(codes))
+
+
+@every_task
 def test_every_metric_is_explained_and_agrees_between_numpy_and_torch(name: str) -> None:
     task, splits = built(name)
     batch = splits["test"].batch(slice(ROWS))
@@ -274,12 +322,14 @@ def test_every_metric_is_explained_and_agrees_between_numpy_and_torch(name: str)
 @every_task
 def test_an_unknown_setting_is_refused_by_name(name: str) -> None:
     unknown: dict[str, Any] = {"no_such_setting": 1}
+    name = name.partition(":")[0]
     with pytest.raises(UserError, match=rf"{name}: settings\.no_such_setting"):
         create_task(name, unknown)
 
 
 @every_task
 def test_the_task_says_who_it_is(name: str) -> None:
+    name = name.partition(":")[0]
     cls: Any = TASKS.get(name)
     assert cls.name == name
     assert all((cls.summary, cls.source, cls.licence, cls.exact_means, cls.difficulty_unit, cls.floor_note))

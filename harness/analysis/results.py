@@ -206,6 +206,7 @@ class Tables:
     metrics: pd.DataFrame
     calibration: pd.DataFrame
     references: pd.DataFrame
+    histograms: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty

@@ -6,8 +6,10 @@ as the verifier accepts (an upper bound, never the model's own score).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,14 @@ from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
 from models.base import ReasoningModel
 from tasks.base import PAD, Examples, Task
+
+
+class Count(NamedTuple):
+    """How often a kind of answer was given, and how often it is the label."""
+
+    value: str
+    predictions: int
+    labels: int
 
 
 @dataclass
@@ -29,6 +39,7 @@ class Evaluation:
     q_halt: np.ndarray | None  # [N, M] float32 logits
     halt: np.ndarray | None  # [N, M] bool, the arm's own decision after each segment
     metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth
+    histograms: dict[str, list[Count]] = field(default_factory=dict)  # at the trained depth
 
     def __len__(self) -> int:
         return len(self.correct)
@@ -118,6 +129,8 @@ def evaluate(
                 values |= {"halt": halt, "q_halt": prediction.q_halt.float()}
             if segment == trained:
                 values |= {f"metric {name}": value for name, value in task.metrics(batch, answer).items()}
+                for kind, given in (("prediction", answer), ("label", batch.labels)):
+                    values |= {f"{kind} {name}": codes for name, codes in task.histograms(batch, given).items()}
             for name, value in values.items():
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
@@ -135,4 +148,15 @@ def evaluate(
             for name, value in whole.items()
             if name.startswith("metric ")
         },
+        histograms=_counted(task, whole),
     )
+
+
+def _counted(task: Task, whole: dict[str, np.ndarray]) -> dict[str, list[Count]]:
+    """Each histogram's kinds of answers, the most frequent prediction first."""
+    found: dict[str, list[Count]] = {}
+    for name in (key.removeprefix("prediction ") for key in whole if key.startswith("prediction ")):
+        predictions, labels = (Counter(whole[f"{kind} {name}"][:, 0].tolist()) for kind in ("prediction", "label"))
+        codes = sorted({*predictions, *labels} - {-1}, key=lambda code: (-predictions[code], -labels[code], code))
+        found[name] = [Count(task.histogram_value(name, code), predictions[code], labels[code]) for code in codes]
+    return found

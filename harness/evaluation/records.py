@@ -13,7 +13,7 @@ import numpy as np
 
 from harness import tables
 from harness.cell import Cell
-from harness.evaluation.evaluate import Evaluation
+from harness.evaluation.evaluate import Count, Evaluation
 from harness.files import write_atomically
 from tasks.base import Examples
 
@@ -40,12 +40,13 @@ def write_score_tables(
     evaluations: Mapping[str, Evaluation],
 ) -> None:
     """depth, halting, metrics and examples. key: the columns that name the cell; segments: depths of depth.csv."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("depth", "halting", "metrics", "examples")}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES if name != "curves"}
     for split, result in evaluations.items():
         examples = scored[split]
         parts = {
             "depth": _depth(segments, flops_per_segment, result),
             "halting": _halting(result, examples),
+            "histograms": _histograms(result),
             "metrics": _metrics(result, examples),
             "examples": _examples(result, examples),
         }
@@ -111,6 +112,22 @@ def _halting(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
         }
         for step in np.unique(steps)
     ]
+
+
+HISTOGRAM_ROWS = 100
+"""Kinds of answers that get a row of their own; the rest are counted together."""
+
+
+def _histograms(result: Evaluation) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name, counts in result.histograms.items():
+        rest = counts[HISTOGRAM_ROWS:]
+        shown = [*counts[:HISTOGRAM_ROWS]]
+        if rest:
+            others = f"{len(rest)} others"
+            shown.append(Count(others, sum(c.predictions for c in rest), sum(c.labels for c in rest)))
+        rows += [{"histogram": name} | count._asdict() for count in shown]
+    return rows
 
 
 def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:

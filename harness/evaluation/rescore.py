@@ -18,7 +18,7 @@ from harness.analysis.calibration import calibration
 from harness.analysis.collect import write_table
 from harness.cell import Cell
 from harness.cost import flops_per_segment
-from harness.data import splits_digest
+from harness.store import splits_digest
 from harness.errors import UserError, did_you_mean
 from harness.evaluation.evaluate import evaluate, limited
 from harness.evaluation.records import write_score_tables

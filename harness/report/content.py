@@ -11,6 +11,7 @@ from harness.analysis import compare
 from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
 from harness.report.figures import Figure
+from harness.report.histograms import histogram_tables
 from harness.report.method import configuration_tables, how_measured, recipe_table
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
@@ -194,11 +195,12 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
         ("Data", _origin(info)),
         ("Not held out", "; ".join(f"{split}: {reason}" for split, reason in info.in_sample.items())),
         ("Scaling", info.scaling),
-        ("Settings", ", ".join(f"{k} = {v}" for k, v in info.settings.items())),
+        ("Settings", ", ".join(f"{k} = {v}" for k, v in _flat(info.settings) if k[:5] != "axes." or v)),
         ("Recipe of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.recipe))),
         ("Arms of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.overrides))),
     ]
     shown = [make(tables, answer.task) for make in (_levels, _comparisons, _halting_heads, _metrics)]
+    shown += histogram_tables(tables, answer.task)
     return TaskSection(
         name=answer.task,
         anchor=answer.anchor,

@@ -33,6 +33,8 @@ class DeviceData:
 def _tensor(array: np.ndarray) -> Tensor:
     if array.dtype in (np.uint16, np.uint32):  # torch has few kernels for these
         array = array.astype(np.int64)
+    if not array.flags.writeable:  # memory-mapped: the run must not depend on what becomes of the file
+        array = array.copy()
     return torch.from_numpy(np.ascontiguousarray(array))
 
 

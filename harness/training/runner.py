@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -214,6 +215,7 @@ def _record(
         "seconds_evaluation": progress.evaluation_seconds,
         "peak_memory_mib": peak_memory_mib(cell.device),
         "floor": data.floor,
+        "data_sources": json.dumps(data.sources) if data.sources else None,
         "selected_update": selected["updates"],
         "validation_exact": selected["validation_exact"],
         "final_validation_exact": progress.curves[-1]["validation_exact"],
