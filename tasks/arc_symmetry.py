@@ -76,6 +76,27 @@ def inverse(turns: Array, order: Array) -> tuple[Array, Array]:
     return turns + swap * (exchanged - turns), order.argsort(-1)
 
 
+def shift(canvas: Array, offset: Array) -> Array:
+    """Canvases [B, side, side] moved down and right by offset [B, 2]; what leaves the canvas is lost."""
+    lines, rows = _like(range(canvas.shape[1]), offset), _like(range(len(canvas)), offset)
+    row = lines[None, :, None] - offset[:, 0, None, None]
+    column = lines[None, None, :] - offset[:, 1, None, None]
+    inside = (row >= 0) & (column >= 0)
+    return inside * canvas[rows[:, None, None], row * inside, column * inside]
+
+
+def crop(canvas: Array) -> Array:
+    """[B, 2]: the shape of the largest rectangle at the top left of each canvas [B, side, side] that holds colours
+    only; of equally large ones that with the fewest rows (as in HRM's evaluation). 0×0 where there is none."""
+    lines = _like(range(1, canvas.shape[1] + 1), canvas)
+    broken = (canvas < BLACK).cumsum(-1) > 0  # right of the first token in its row that is no colour
+    widths = (broken.cumsum(-2) == 0).sum(-1)  # [B, side], of the rectangle with that many rows
+    rows = (widths * lines).argmax(-1)  # the first of equal ones
+    width = widths[_like(range(len(canvas)), canvas), rows]
+    height = (rows + 1) * (width > 0)
+    return height[:, None] + (width - height)[:, None] * _like(range(2), canvas)
+
+
 def pair_keys(inputs: np.ndarray, labels: np.ndarray, input_shape: np.ndarray, label_shape: np.ndarray) -> np.ndarray:
     """[N] uint64: equal exactly for pairs (input, label) that are the same up to turns and colours 1-9, but for 64-bit
     collisions. The key is the least, over the eight turns, of a hash of the pair with its colours renamed in order of
