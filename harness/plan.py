@@ -92,6 +92,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
         task = create_task(entry.task or name, dict(entry.settings))
         recipe = suite.recipe_of(name)
         task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
+        _check_votes(suite, name, task, recipe)
         plan.precision[name] = choose_precision(recipe.precision, device.value)
         task_plan.arms = _resolve_arms(suite, name, task, recipe, plan.precision[name].value)
         try:
@@ -103,6 +104,14 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
         wanted = [arm for arm in suite.arms_of(name) if selection.arms is None or arm in selection.arms]
         plan.cells += [_cell(plan, task_plan, task_plan.arms[arm], seed) for seed in task_plan.data for arm in wanted]
     return plan
+
+
+def _check_votes(suite: Suite, name: str, task: Task, recipe: Recipe) -> None:
+    if recipe.evaluation.votes > task.most_votes:
+        raise UserError(
+            f"suite {suite.name}: tasks.{name}.recipe.evaluation.votes: {recipe.evaluation.votes}, but {task.name} "
+            f"has {task.most_votes} variant(s) of an example; lower it, or give it to the tasks that have more"
+        )
 
 
 _ABSENT = DataSet(Path(), "absent", float("nan"), (), {}, {})

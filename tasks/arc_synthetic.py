@@ -165,8 +165,8 @@ def identifiable(inputs: np.ndarray, outputs: np.ndarray, motif: int) -> np.ndar
         seen[rows, before[:, 1:].reshape(n, -1), after[:, 1:].reshape(n, -1)] = True
         black = ~seen[:, 0, 1:].any(1) & ~seen[:, 1:, 0].any(1)
         explains = black & (seen.sum(1) <= 1).all(1) & (seen.sum(2) <= 1).all(1)
-        query = before[:, 0]
-        gives = (seen.any(2)[rows, query] & (seen.argmax(2)[rows, query] == after[:, 0])).all(1)
+        known, new, query = seen.max(2), seen.argmax(2), before[:, 0]
+        gives = (known[rows, query] & (new[rows, query] == after[:, 0])).all(1)
         good &= ~explains | gives
     within = np.indices((side, side)).max(0) < motif
     repeats: np.ndarray = ((_repeated(inputs, motif) == outputs) & (within | (inputs == BLACK))).all((2, 3))

@@ -189,6 +189,7 @@ class Tables:
     depth: pd.DataFrame
     halting: pd.DataFrame
     metrics: pd.DataFrame
+    passes: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
@@ -197,7 +198,7 @@ class Tables:
 def read_tables(results: Path) -> Tables:
     """Every table of a collected results folder. UserError when it has not been collected."""
     suite = read_suite(results)
-    small = ("runs", "curves", "depth", "halting", "metrics", "levels", "comparisons")
+    small = ("runs", "curves", "depth", "halting", "metrics", "passes", "levels", "comparisons")
     for table in (*small, "examples"):
         if not (results / table_file(table)).is_file():
             raise UserError(f"{results / table_file(table)}: no such file; collect the suite first")
