@@ -3,7 +3,7 @@ pattern."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -13,12 +13,13 @@ from harness.errors import UserError
 from tasks.arc_symmetry import BLACK, FIRST, pair_keys, turn
 from tasks.base import Batch, DataFolder, Examples, RowRandom, Splits, Task, register_task
 
-FAMILIES = ("copy", "rotate", "mirror", "recolour", "pattern")
+Family = Literal["copy", "rotate", "mirror", "recolour", "pattern"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 TURNS = {"copy": (0,), "rotate": (3, 5, 6), "mirror": (2, 4)}
 """Turns (see tasks/arc_symmetry.py) of each family: 90°, 270° and 180°; upside down, and left and right exchanged."""
 
-ATTEMPTS = 20
+ATTEMPTS = 8
 """Rounds of drawing twice as many examples as are wanted, before they are taken to be exhausted."""
 
 
@@ -40,6 +41,7 @@ class ArcSynthetic(Task):
     difficulty_unit: ClassVar[str] = "positions of the answer that differ from the query"
     floor_note: ClassVar[str] = "most frequent training answer, or the query copied, whichever is better"
 
+    families: tuple[Family, ...] = Field(FAMILIES, min_length=1, description="drawn from in equal shares")
     side: int = Field(5, ge=4, le=10, description="of every grid")
     demonstrations: int = Field(2, ge=1, le=4, description="pairs in the input")
     colours: int = Field(4, ge=2, le=9, description="colours of an example besides black")
@@ -64,11 +66,11 @@ class ArcSynthetic(Task):
     def splits(self, seed: int, data: DataFolder) -> Splits:
         if self.motif >= self.side:
             raise UserError(f"task {self.name}: settings.motif: {self.motif} must be below side {self.side}")
-        test = self._draw("test", FAMILIES, self.test_examples, np.empty(0, np.uint64))
-        validation = self._draw("validation", FAMILIES, self.validation_examples, self.canonical(test))
+        test = self._draw("test", self.families, self.test_examples, np.empty(0, np.uint64))
+        validation = self._draw("validation", self.families, self.validation_examples, self.canonical(test))
         composed = self._draw("ood-composed", ("composed",), self.ood_examples, self.canonical(test))
         held_out = np.concatenate([self.canonical(part) for part in (test, validation, composed)])
-        train = self._draw("train", FAMILIES, self.train_examples, held_out, seed)
+        train = self._draw("train", self.families, self.train_examples, held_out, seed)
         return {"train": train, "validation": validation, "test": test, "ood-composed": composed}
 
     def _draw(self, split: str, families: tuple[str, ...], count: int, held_out: np.ndarray, *key: int) -> Examples:
@@ -132,7 +134,7 @@ class ArcSynthetic(Task):
         order = random.permutation(9) + FIRST
 
         def rename(tokens: Any) -> Any:
-            colours = order.gather(1, (tokens - FIRST).clamp(min=0).long())
+            colours = order.gather(1, (tokens.long() - FIRST).clamp(min=0))
             return colours.to(tokens.dtype).where(tokens >= FIRST, tokens)
 
         return Batch(rename(batch.inputs), rename(batch.labels), batch.puzzle_ids, batch.facts)

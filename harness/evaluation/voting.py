@@ -7,6 +7,7 @@ weights validation has chosen before; nothing is chosen by them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from harness import seeds, tables
 from harness.cell import Cell
 from harness.evaluation.records import write_csv
-from harness.files import write_json
+from harness.files import write_text
 from harness.recipe import Loop
 from harness.training.act import detached
 from harness.training.batches import DeviceData
@@ -209,7 +210,7 @@ def vote(
         if mode == "own":
             document = task.submission(examples, [count.attempts for count in counts])
             if document is not None:
-                write_json(folder / "submission.json", document)
+                write_text(folder / "submission.json", json.dumps(document))
     for name, content in rows.items():
         tables.check_rows(name, content)
         write_csv(folder / f"{name}.csv", tables.names(name), content)

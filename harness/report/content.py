@@ -14,6 +14,7 @@ from harness.report.figures import Figure
 from harness.report.method import configuration_tables, how_measured, recipe_table
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
+from harness.report.votes import votes_table
 
 TONES = {
     compare.BETTER: "better",
@@ -199,6 +200,7 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
         ("Arms of its own", ", ".join(f"{k} = {v}" for k, v in _flat(info.overrides))),
     ]
     shown = [_levels(tables, answer.task), _comparisons(tables, answer.task), _metrics(tables, answer.task)]
+    shown.append(votes_table(tables, answer.task, _arm_cell))
     return TaskSection(
         name=answer.task,
         anchor=answer.anchor,
