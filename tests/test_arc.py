@@ -284,6 +284,17 @@ def test_same_splits_for_every_seed_and_limits_keep_the_first_by_name() -> None:
     assert "12 training and 5 evaluation tasks of 800; 545 left out" in task.notes(a)[0]
 
 
+def test_input_constant_and_look_up_score_exactly_the_floor(small: Arc, splits: Splits) -> None:
+    train, test = splits["train"], splits["test"]
+    answers, counts = np.unique(train.labels, axis=0, return_counts=True)
+    table = {row.tobytes(): label for row, label in zip(train.inputs, train.labels, strict=True)}
+    scores = []
+    for fallback in (test.inputs, np.broadcast_to(answers[counts.argmax()], test.labels.shape)):
+        looked_up = [table.get(row.tobytes(), other) for row, other in zip(test.inputs, fallback, strict=True)]
+        scores += [np.mean(small.correct(test.batch(), answer)) for answer in (fallback, np.array(looked_up))]
+    assert max(scores) == small.floor(splits) and scores[0] == scores[1] and scores[2] == scores[3]
+
+
 def test_one_variant_means_no_augmentation(splits: Splits) -> None:
     task = create_task("arc-agi-1", {"side": 10, "variants": 1, "translation": False})
     batch = splits["train"].batch()
