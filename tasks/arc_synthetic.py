@@ -41,6 +41,8 @@ class ArcSynthetic(Task):
     difficulty_unit: ClassVar[str] = "positions of the answer that differ from the query"
     floor_note: ClassVar[str] = "most frequent training answer, or the query copied, whichever is better"
 
+    contract_settings: ClassVar[dict[str, Any]] = {"train_examples": 1000, "test_examples": 200}
+
     families: tuple[Family, ...] = Field(FAMILIES, min_length=1, description="drawn from in equal shares")
     side: int = Field(5, ge=4, le=10, description="of every grid")
     demonstrations: int = Field(2, ge=1, le=4, description="pairs in the input")
