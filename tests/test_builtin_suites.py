@@ -31,6 +31,9 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
     settings = ["--set", "recipe.evaluation.segments=[1,2]"]
     for arc in ("arc-agi-1", "arc-agi-2")[: 1 + (name == "medium")]:
         settings += ["--set", f"tasks.{arc}.settings.variants=2", "--set", f"tasks.{arc}.recipe.evaluation.votes=2"]
+        settings += ["--set", f"tasks.{arc}.recipe.evaluation.puzzle_ids=[own]"]
+    if name == "medium":
+        settings += ["--set", "tasks.arc-agi-2.settings.side=10"]
     settings += ["--set", "recipe.evaluation.points=1", "--set", "arms.hrm.loop.segments=2"]
     settings += ["--set", "arms.looped.loop.segments=2"]
     assert cli.main(["--suite", name, *small, *settings, *places]) == 0
