@@ -227,6 +227,8 @@ def _evaluation_flops(task: TaskPlan, arm: ResolvedArm) -> float:
     sizes = task.data[0].sizes
     validation = min(sizes.get("validation", 0), settings.validation_examples or 10**12)
     answers = settings.points * validation * arm.loop.segments + _examples(task) * depth
+    asked = min(sizes.get("test", 0), settings.test_examples or 10**12) * settings.votes * len(settings.puzzle_ids)
+    answers += asked * arm.loop.segments
     return answers * arm.cost.flops_per_segment
 
 

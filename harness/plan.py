@@ -94,6 +94,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
         task = create_task(entry.task or name, dict(entry.settings))
         recipe = suite.recipe_of(name)
         task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
+        _check_votes(suite, name, task, recipe)
         plan.precision[name] = choose_precision(recipe.precision, device.value)
         task_plan.arms = _resolve_arms(suite, name, task, recipe, plan.precision[name].value)
         try:
@@ -121,6 +122,14 @@ def _unreadable(task_plan: TaskPlan) -> dict[str, dict[str, str]]:
         if reasons:
             found[name] = reasons
     return found
+
+
+def _check_votes(suite: Suite, name: str, task: Task, recipe: Recipe) -> None:
+    if recipe.evaluation.votes > task.most_votes:
+        raise UserError(
+            f"suite {suite.name}: tasks.{name}.recipe.evaluation.votes: {recipe.evaluation.votes}, but {task.name} "
+            f"has {task.most_votes} variant(s) of an example; lower it, or give it to the tasks that have more"
+        )
 
 
 def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision: str) -> dict[str, ResolvedArm]:

@@ -120,6 +120,16 @@ class EvaluationSettings(BaseModel):
         (1, 2, 4, 8, 16), min_length=1, description="depths of depth.csv; may exceed the trained one"
     )
     batch_size: int = Field(256, ge=1)
+    votes: int = Field(0, ge=0, description="variants of each test example that vote, itself included; 0: no votes")
+    puzzle_ids: tuple[Literal["own", "blank", "shuffled"], ...] = Field(
+        ("own",), min_length=1, description="puzzle ids to vote under: the true ones, none, those of another puzzle"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> EvaluationSettings:
+        if len(set(self.puzzle_ids)) < len(self.puzzle_ids):
+            raise ValueError("puzzle_ids: one is named twice")
+        return self
 
 
 class DifficultyRamp(BaseModel):

@@ -290,9 +290,15 @@ SMOKE: dict[str, Any] = {
 """What --smoke changes in every recipe: seconds per cell, through the same code."""
 
 
+SMOKE_VOTES = 2
+
+
 def smoke(document: Mapping[str, Any]) -> dict[str, Any]:
     """The whole matrix of a suite at a few updates, under a name of its own. (One seed is the caller's to ask for.)"""
     raw = with_recipe(document, SMOKE)
+    for entry in (raw["recipe"], *(task.get("recipe") or {} for task in (raw.get("tasks") or {}).values())):
+        if (entry.get("evaluation") or {}).get("votes"):  # elsewhere there may be nothing to vote over
+            entry["evaluation"]["votes"] = SMOKE_VOTES
     raw["name"] = f"{raw.get('name', 'suite')}-smoke"
     raw["proxy"] = True
     raw["limits"] = ["A smoke run: four updates per cell. It shows that everything works and says nothing else."]

@@ -206,6 +206,31 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples", "int", "Examples answered."),
         ("reason", "str", "Why there is no figure."),
     ),
+    "votes": CELL
+    + _columns(
+        ("puzzle_ids", "str", "own, blank (the table's row that is never trained) or shuffled (another puzzle's)."),
+        ("puzzle", "str", "Puzzle that the test example belongs to (an ARC task may have several)."),
+        ("example_id", "str", "Hash of the test example's content."),
+        ("votes", "int", "Votes cast: variants of the example that were answered, itself included."),
+        ("distinct", "int", "Different answers among them, each brought back to the example's own dress."),
+        ("rank", "int", "Place of the right answer by votes, then by mean σ(q_halt), then by who came first."),
+        ("right_votes", "int", "Votes for a right answer."),
+        ("top_votes", "int", "Votes for the answer in first place."),
+        ("top_confidence", "float", "Mean σ(q_halt) behind it; empty for arms without a halting head."),
+        ("single", "bool", "Single pass: whether the example itself was answered right, cropped as votes are."),
+    ),
+    "passes": CELL
+    + _columns(
+        ("puzzle_ids", "str", "own, blank or shuffled."),
+        ("votes", "int", "Votes per test example, all of one evaluation."),
+        ("k", "int", "Answers that may be tried."),
+        ("all_or_nothing", "float", "Share of puzzles with a right answer among the first k for every test example."),
+        ("fractional", "float", "Mean over puzzles of the share of test examples with one among the first k."),
+        ("single_all_or_nothing", "float", "Single pass, no votes: share of puzzles with every test example right."),
+        ("single_fractional", "float", "Single pass, no votes: mean over puzzles of the share right."),
+        ("puzzles", "int", "Puzzles."),
+        ("examples", "int", "Test examples."),
+    ),
     "levels": _columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
@@ -251,6 +276,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
+
+VOTE_TABLES = ("votes", "passes")
+"""Tables of which a run folder holds a share where its recipe asks for votes."""
 
 
 def names(table: str) -> list[str]:

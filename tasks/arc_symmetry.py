@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.base import PAD, Array
-from tasks.sudoku_symmetry import row_hashes
+from tasks.ownership import row_hashes
 
 EOS = 1
 BLACK = 2
@@ -74,6 +74,27 @@ def inverse(turns: Array, order: Array) -> tuple[Array, Array]:
     swap = turns & 1
     exchanged = swap | ((turns >> 2) & 1) << 1 | ((turns >> 1) & 1) << 2
     return turns + swap * (exchanged - turns), order.argsort(-1)
+
+
+def shift(canvas: Array, offset: Array) -> Array:
+    """Canvases [B, side, side] moved down and right by offset [B, 2]; what leaves the canvas is lost."""
+    lines, rows = _like(range(canvas.shape[1]), offset), _like(range(len(canvas)), offset)
+    row = lines[None, :, None] - offset[:, 0, None, None]
+    column = lines[None, None, :] - offset[:, 1, None, None]
+    inside = (row >= 0) & (column >= 0)
+    return inside * canvas[rows[:, None, None], row * inside, column * inside]
+
+
+def crop(canvas: Array) -> Array:
+    """[B, 2]: the shape of the largest rectangle at the top left of each canvas [B, side, side] that holds colours
+    only; of equally large ones that with the fewest rows (as in HRM's evaluation). 0×0 where there is none."""
+    lines = _like(range(1, canvas.shape[1] + 1), canvas)
+    broken = (canvas < BLACK).cumsum(-1) > 0  # right of the first token in its row that is no colour
+    widths = (broken.cumsum(-2) == 0).sum(-1)  # [B, side], of the rectangle with that many rows
+    rows = (widths * lines).argmax(-1)  # the first of equal ones
+    width = widths[_like(range(len(canvas)), canvas), rows]
+    height = (rows + 1) * (width > 0)
+    return height[:, None] + (width - height)[:, None] * _like(range(2), canvas)
 
 
 def pair_keys(inputs: np.ndarray, labels: np.ndarray, input_shape: np.ndarray, label_shape: np.ndarray) -> np.ndarray:

@@ -310,6 +310,31 @@ class Task(BaseModel):
         """[N, …] or [N]: equal rows for inputs that are the same up to the task's symmetries. Default: the input."""
         return examples.inputs
 
+    # -- votes: an example is asked in many variants, the answers are brought back and counted (evaluation/voting.py) --
+    @property
+    def most_votes(self) -> int:
+        """Variants of an example that there are, itself included. Default: the example alone."""
+        return 1
+
+    def variant(self, batch: Batch, number: Array) -> Batch:
+        """Each row as its variant `number` [B] int64, 0 being the row itself; with the puzzle id of that variant."""
+        return batch
+
+    def restore(self, batch: Batch, number: Array, prediction: Array) -> Array:
+        """[B, A]: answers to variants of the rows of `batch`, turned back into answers to the rows themselves.
+
+        Equal rows are votes for the same answer, so whatever is not part of an answer must be cleaned away.
+        """
+        return prediction
+
+    def puzzles(self, examples: Examples) -> np.ndarray:
+        """[N] str: the puzzle that each example is part of; credit is given by puzzle. Default: one each."""
+        return examples.ids
+
+    def submission(self, examples: Examples, attempts: list[list[np.ndarray]]) -> Any:
+        """What to hand in elsewhere, as JSON, given each example's answers [A], the best first; None: nothing."""
+        return None
+
     # -- text --------------------------------------------------------------------------------------------------
     def decode(self, tokens: np.ndarray) -> str:
         """Tokens [L] as text for a reader, padding dropped; features [L] as numbers."""

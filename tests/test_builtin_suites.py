@@ -28,7 +28,12 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
     """Two updates of two rows and two scored examples per cell. ARC keeps few variants: its table alone is 1.6 GB."""
     places = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
     small = ["--max-updates", "2", "--batch-size", "2", "--max-examples", "2", "--seeds", "1", "--jobs", "1"]
-    settings = ["--set", "recipe.evaluation.segments=[1,2]", "--set", "tasks.arc-agi-1.settings.variants=2"]
+    settings = ["--set", "recipe.evaluation.segments=[1,2]"]
+    for arc in ("arc-agi-1", "arc-agi-2")[: 1 + (name == "medium")]:
+        settings += ["--set", f"tasks.{arc}.settings.variants=2", "--set", f"tasks.{arc}.recipe.evaluation.votes=2"]
+        settings += ["--set", f"tasks.{arc}.recipe.evaluation.puzzle_ids=[own]"]
+    if name == "medium":
+        settings += ["--set", "tasks.arc-agi-2.settings.side=10"]
     settings += ["--set", "recipe.evaluation.points=1", "--set", "arms.hrm.loop.segments=2"]
     settings += ["--set", "arms.looped.loop.segments=2"]
     assert cli.main(["--suite", name, *small, *settings, *places]) == 0
@@ -37,7 +42,7 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
         runs = list(csv.DictReader(file))
     finished = {(run["task"], run["arm"]) for run in runs if run["status"] == "finished"}
     skipped = {run["task"]: run["reason"] for run in runs if run["status"] == "skipped"}
-    assert {task for task, _ in finished} >= {"arc-agi-1"}
+    assert {task for task, _ in finished} >= {"arc-agi-1", *(["arc-agi-2"] if name == "medium" else [])}
     assert {arm for _, arm in finished} == {"hrm", "transformer", "transformer-flops", "looped", "modernbert"}
     assert all(run["status"] in ("finished", "skipped") for run in runs)
     assert all(task.startswith(("sudoku-extreme", "maze-hard")) and reason for task, reason in skipped.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import math
 import zlib
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from harness.analysis.calibration import calibration
 from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
-from harness.tables import RUN_TABLES, check_rows, names
+from harness.tables import RUN_TABLES, VOTE_TABLES, check_rows, names
 
 Row = dict[str, Any]
 
@@ -43,6 +44,9 @@ def collect(results: Path) -> None:
     )
     references = read_references(results, suite)
     write_table(results, "references", references)
+    for table in VOTE_TABLES:
+        shares = [results / run["run_folder"] / table_file(table) for run in finished if _votes(run)]
+        write_atomically(results / table_file(table), partial(_join, shares, table))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
     for task in suite.tasks:
@@ -75,6 +79,11 @@ def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:
     if row["cell_id"] != cell.cell_id:
         raise BrokenData(f"{record}: cell {row['cell_id']}, but the plan expects {cell.cell_id}")
     return cast(Row, row) | {"run_folder": cell.run_folder}
+
+
+def _votes(run: Row) -> bool:
+    """Whether the run's recipe asks for votes."""
+    return bool(json.loads(run["recipe"]).get("evaluation", {}).get("votes"))
 
 
 def _empty_row(suite: Suite, cell: PlannedCell, status: str, reason: str) -> Row:

@@ -207,6 +207,7 @@ class Tables:
     calibration: pd.DataFrame
     references: pd.DataFrame
     histograms: pd.DataFrame
+    passes: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty

@@ -18,7 +18,6 @@ from harness.analysis.calibration import calibration
 from harness.analysis.collect import write_table
 from harness.cell import Cell
 from harness.cost import flops_per_segment
-from harness.store import splits_digest
 from harness.errors import UserError, did_you_mean
 from harness.evaluation.evaluate import evaluate, limited
 from harness.evaluation.records import write_score_tables
@@ -27,6 +26,7 @@ from harness.recipe import ONE_PASS, EvaluationSettings, Loop
 from harness.record import provenance
 from harness.results import check_writable
 from harness.schema import validated
+from harness.store import splits_digest
 from harness.training.checkpoint import WEIGHTS_FILE, load_weights
 from harness.training.device import choose_device, choose_precision
 from harness.training.trainer import DTYPES, compile_model

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.cost import measure
 from harness.data import DataSet
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
+from harness.evaluation.voting import vote
 from harness.files import write_json
 from harness.record import costs, identity, provenance
 from harness.training import checkpoint
@@ -87,6 +89,8 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     }
     scored, unread = readable(trainer.evaluated, scored)
     evaluations = {name: _evaluate(trainer, part) for name, part in scored.items()}
+    if cell.recipe.evaluation.votes:
+        notes += vote(cell, task, trainer.evaluated, scored["test"], folder, partial(_tick, report))
     progress.evaluation_seconds += time.perf_counter() - clock
 
     checkpoint.save_weights(folder, progress.best)
@@ -167,6 +171,11 @@ def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
     )
+
+
+def _tick(report: Report, share: float) -> None:
+    if not report(1.0, f"votes {share:.0%}"):
+        raise Interrupted("stopped while votes were cast; run the same command to go on")
 
 
 def _status(trainer: Trainer, progress: Progress) -> str:
