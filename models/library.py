@@ -59,8 +59,10 @@ class LibraryModel(SlottedModel):
         if shape.features:
             self.net.set_input_embeddings(FeatureEmbedding(config.hidden, generator))
         self.slots = config.slots
+        # a first slot that sees itself alone must not be zero (see models/embedded.py)
+        std = config.initializer_range if shape.causal else 0.0
         self.puzzle_emb = (
-            PuzzleEmbedding(shape.num_puzzles, config.hidden, generator) if config.puzzle_embedding else None
+            PuzzleEmbedding(shape.num_puzzles, config.hidden, generator, std) if config.puzzle_embedding else None
         )
         self.around = Surroundings()
         if config.dropout > 0:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, field_validator
 from harness.errors import UserError
 from harness.schema import STRICT
 from tasks.base import PAD, Array, Batch, DataFolder, Examples, RowRandom, Splits, Task, create_task, register_task
+from tasks.predictors import Predictor, trivial_predictors
 
 
 class Member(BaseModel):
@@ -206,12 +207,34 @@ class Mixture(Task):
                 keys |= {name.encode() + key for key in task.canonical_keys(own)}
         return frozenset(keys)
 
-    def floor(self, splits: Splits) -> float:
-        total = 0.0
-        for name, task in self.tasks.items():
-            own = {split: self._own(name, splits[split]) for split in ("train", "validation", "test")}
-            total += task.floor(own) * len(own["test"])
-        return total / len(splits["test"])
+    def predictors(self, train: Examples) -> dict[str, Predictor]:
+        """The four of every task, each fitted to all rows together and, `… by member`, to each member's apart."""
+        return trivial_predictors(train) | {
+            f"{name} by member": ByMember({i: trivial_predictors(rows)[name] for i, rows in _by_id(train).items()})
+            for name in trivial_predictors(train)
+        }
+
+
+class ByMember:
+    """A predictor of its own for the rows of every puzzle id."""
+
+    def __init__(self, predictors: dict[int, Predictor]) -> None:
+        self.predictors = predictors
+
+    def answer(self, examples: Examples) -> np.ndarray | None:
+        answers = np.zeros_like(examples.labels)
+        for i, rows in _by_id(examples).items():
+            found = self.predictors[i].answer(rows)
+            if found is None:
+                return None
+            answers[examples.puzzle_ids == i] = found
+        return answers
+
+
+def _by_id(examples: Examples) -> dict[int, Examples]:
+    ids = examples.puzzle_ids
+    assert ids is not None, "every row of a mixture has its member's id"
+    return {int(i): examples[ids == i] for i in np.unique(ids)}
 
 
 def _padded(tokens: np.ndarray, width: int) -> np.ndarray:

@@ -104,7 +104,7 @@ class Parity(Task):
 
     def solve(self, examples: Examples) -> np.ndarray:
         """The bits counted."""
-        ones = (examples.inputs == ZERO + 1).sum(1)
+        ones = (examples.inputs == (1 if self.features else ZERO + 1)).sum(1)
         return (EVEN + ones % 2)[:, None]
 
     def notes(self, splits: Splits) -> list[str]:

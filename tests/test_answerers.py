@@ -83,10 +83,10 @@ def test_every_row_has_a_figure_or_a_reason_and_names_metrics_of_the_task():
     task = create_task("arithmetic-proofs", {"max_target": 99, "ood_targets": 9})
     rows = references(task, task.splits(0, DataFolder()))
     assert {row["split"] for row in rows} == {"test", "ood-targets"}
-    assert {row["metric"] for row in rows} == {"exact", "token", "canonical", "grammatical", "shortcut"}
+    assert {row["metric"] for row in rows} == {"exact", "token", "label", "grammatical", "shortcut"}
     assert all((row["value"] is None) == bool(row["reason"]) for row in rows)
     solver = {(row["split"], row["metric"]): row["value"] for row in rows if row["predictor"] == "exact-solver"}
-    assert solver["test", "canonical"] == solver["ood-targets", "exact"] == 1 and solver["test", "shortcut"] == 0
+    assert solver["test", "label"] == solver["ood-targets", "exact"] == 1 and solver["test", "shortcut"] == 0
     toy = Shifted()
     (ceiling,) = [row for row in references(toy, toy.splits(0, DataFolder())) if row["kind"] == "ceiling"][:1]
     assert (ceiling["value"], ceiling["reason"]) == (None, "this task has no exact solver")
@@ -108,10 +108,9 @@ def test_scores_do_not_depend_on_how_many_rows_are_judged_at_once(monkeypatch):
     assert (score(task, part, CopyInput()), score(task, part, ExactSolver(task))) == whole
 
 
-def test_references_are_stored_with_the_data_and_real_data_are_not_scored_again(tmp_path, monkeypatch):
+def test_references_are_stored_with_the_data_and_not_scored_again(tmp_path, monkeypatch):
     first = data.prepare(Shifted(), 0, DataFolder(), tmp_path)
     assert floors(list(first.references))["test"] == first.floor
     assert first.lengths == {"train": 5, "validation": 5, "test": 5, "ood-later": 5}
-    monkeypatch.setattr(Shifted, "real_data", True)
     monkeypatch.setattr("harness.evaluation.answerers.references", lambda task, splits: pytest.fail("scored again"))
     assert data.prepare(Shifted(), 0, DataFolder(), tmp_path) == first

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness.training.random import CounterRandom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MissingData, UserError
+from harness.random import CounterRandom
 from tasks import arc_data
 from tasks.arc import Arc
 from tasks.arc_data import official

@@ -8,11 +8,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from harness.training.random import CounterRandom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
+from harness.random import CounterRandom
 from tasks.arc_symmetry import BLACK, pair_keys
 from tasks.arc_synthetic import FAMILIES, ArcSynthetic, identifiable
 from tasks.base import DataFolder, Examples, Splits, create_task

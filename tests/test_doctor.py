@@ -126,7 +126,7 @@ def test_doctor_says_device_precision_versions_lacks_and_every_remedy(tmp_path: 
         "  sudoku-extreme: missing: ",
         "    remedy: put train.csv and test.csv",
         "  table: your own",
-        "generated, need nothing: arithmetic-proofs, ",
+        "generated, need nothing: arc-synthetic, arithmetic-proofs, ",
     ):
         assert wanted in text
     assert "MISSING" not in text and "WRONG" not in text

@@ -9,7 +9,7 @@ from toys import Shifted
 
 from harness import cli
 from harness.cost import measure
-from harness.recipe import Loop
+from harness.recipe import Loop, Recipe
 from models.base import MODELS, PRESETS, ModelShape, resolve_config
 from tasks.base import TASKS, create_task
 
@@ -42,7 +42,7 @@ def test_every_variant_and_preset_stands_there_with_its_costs(capsys):
     rows = listed(capsys, "--task", "parity", "--set", "max_length=8")
     assert set(rows) == {(name, preset) for name in MODELS for preset in PRESETS[name] or ["–"]}
     shape = ModelShape.of(create_task("parity", {"max_length": 8}))
-    cost = measure("hrm", resolve_config("hrm", {}, "paper"), shape, Loop(), 1)
+    cost = measure("hrm", resolve_config("hrm", {}, "paper"), shape, Loop(), Recipe(batch_size=1))
     counts = (cost.core, cost.embeddings, cost.heads, cost.puzzle_table, cost.never_trained, cost.total)
     *parameters, layers, flops = rows["hrm", "paper"]
     assert parameters == [f"{count:,}" for count in counts]
