@@ -1,0 +1,158 @@
+"""The seccomp filter a program runs under: classic BPF, assembled here from the tables in harness.sandbox.syscalls.
+
+Everything not allowed fails with EPERM, so that Python raises PermissionError and the program goes on; a foreign
+architecture (32-bit calls, x32) kills it. Memory pointed to can't be read by a filter, so only integer arguments are
+looked at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+from harness.sandbox.linux import MACHINES, syscall
+from harness.sandbox.syscalls import ABSENT, ALLOWED, CONDITIONAL, CREATING, OPEN_FLAGS, OPENING
+
+KILL, ERRNO, NOTIFY, ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
+EPERM, ENOSYS = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
+SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+X32_BIT = 0x40000000
+OWN_PID = 0xFFFFFFFF  # stands in the template for the process's own id, which is known after the fork only
+
+LOAD, JEQ, JGE, JSET, AND, RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06  # BPF_LD|W|ABS, BPF_JMP|…|K, BPF_ALU|AND|K, BPF_RET
+NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
+
+
+def low(argument: int) -> int:
+    """Offset of the low 32 bits of an argument (both architectures are little-endian)."""
+    return 16 + 8 * argument
+
+
+CLONE_THREAD = 0x00010000
+CLONE_NEW_ANYTHING = 0x7E020080  # every namespace flag of clone, CLONE_NEWTIME too
+AF_UNIX = 1
+O_CREAT, O_TMPFILE = {"x86_64": 0o100, "aarch64": 0o100}, 0o20000000
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ = 0, 1, 2, 3, 4, 1030, 1032
+# not F_SETOWN and F_SETSIG: together they send any signal to any process of the same user; no locks either
+FCNTL_COMMANDS = (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ)
+# TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; not FIOSETOWN, TIOCSTI
+IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
+
+
+class Filter(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(Filter))]
+
+
+def ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """Sorted, closed ranges that hold exactly these numbers."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def one_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
+    """Allow when the argument is one of the values."""
+    code: list[Instruction] = [(LOAD, 0, 0, low(argument))]
+    for value in values:
+        code += [(JEQ, 0, 1, value), (RET, 0, 0, ALLOW)]
+    return [*code, (RET, 0, 0, EPERM)]
+
+
+def conditions() -> dict[str, list[Instruction]]:
+    """What each conditional call is allowed for; each piece ends in a return."""
+    return {
+        "fcntl": one_of(1, FCNTL_COMMANDS),
+        "ioctl": one_of(1, IOCTL_COMMANDS),
+        "kill": one_of(0, (OWN_PID,)),
+        "tgkill": one_of(0, (OWN_PID,)),
+        "socketpair": one_of(0, (AF_UNIX,)),
+        "clone": [
+            (LOAD, 0, 0, low(0)),
+            (JSET, 0, 1, CLONE_NEW_ANYTHING),
+            (RET, 0, 0, EPERM),
+            (JSET, 0, 1, CLONE_THREAD),
+            (RET, 0, 0, ALLOW),
+            (RET, 0, 0, EPERM),
+        ],
+        "prlimit64": [  # reading one's own limits: process 0, and no new limit (a null pointer, both halves)
+            (LOAD, 0, 0, low(0)),
+            (JEQ, 0, 5, 0),
+            (LOAD, 0, 0, low(2)),
+            (JEQ, 0, 3, 0),
+            (LOAD, 0, 0, low(2) + 4),
+            (JEQ, 0, 1, 0),
+            (RET, 0, 0, ALLOW),
+            (RET, 0, 0, EPERM),
+        ],
+    }
+
+
+def assemble(architecture: str, count_creations: bool) -> list[Instruction]:
+    """The filter for `x86_64` or `aarch64`; with count_creations a listener decides on each call that makes a file."""
+    column = MACHINES[architecture]
+    code: list[Instruction] = [
+        (LOAD, 0, 0, ARCH),
+        (JEQ, 1, 0, AUDIT_ARCH[architecture]),
+        (RET, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER),
+        (JGE, 0, 1, X32_BIT),
+        (RET, 0, 0, KILL),
+    ]
+    plain = dict(ALLOWED)
+    if not count_creations:
+        plain |= CREATING | OPENING
+    allowed = [numbers[column] for numbers in plain.values()]
+    pieces: list[tuple[int, list[Instruction]]] = []
+    for name, piece in conditions().items():
+        pieces.append((_number(CONDITIONAL[name], column), piece))
+    for numbers in ABSENT.values():
+        pieces.append((_number(numbers, column), [(RET, 0, 0, ENOSYS)]))
+    if count_creations:
+        for numbers in CREATING.values():
+            pieces.append((_number(numbers, column), [(RET, 0, 0, NOTIFY)]))
+        for name, numbers in OPENING.items():
+            flags = O_CREAT[architecture] | O_TMPFILE
+            piece = [(LOAD, 0, 0, low(OPEN_FLAGS[name])), (JSET, 0, 1, flags), (RET, 0, 0, NOTIFY), (RET, 0, 0, ALLOW)]
+            pieces.append((_number(numbers, column), piece))
+    for number, piece in pieces:
+        if number >= 0:
+            code += [(JEQ, 0, len(piece), number), *piece]
+    # ascending ranges: below the upper end, the lower end decides
+    for first, last in ranges([n for n in allowed if n is not None]):
+        code += [(JGE, 3, 0, last + 1), (JGE, 0, 1, first), (RET, 0, 0, ALLOW), (RET, 0, 0, EPERM)]
+    return [*code, (RET, 0, 0, EPERM)]
+
+
+def _number(numbers: tuple[int | None, int | None], column: int) -> int:
+    number = numbers[column]
+    return -1 if number is None else number
+
+
+class Seccomp:
+    """A filter ready to install. Needs no_new_privs. Built before the fork, because assembling takes a millisecond."""
+
+    def __init__(self, architecture: str, count_creations: bool) -> None:
+        code = assemble(architecture, count_creations)
+        self.count_creations = count_creations
+        self._filters = (Filter * len(code))(*code)
+        self._own = [i for i, (operation, *_, k) in enumerate(code) if operation == JEQ and k == OWN_PID]
+        self._program = Program(len(code), self._filters)
+
+    def install(self, own_pid: int) -> int | None:
+        """Put this process under the filter, for good. Gives the listener when creations are counted."""
+        for index in self._own:
+            self._filters[index].k = own_pid
+        flags = SECCOMP_FILTER_FLAG_NEW_LISTENER if self.count_creations else 0
+        result = syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(self._program))
+        return result if self.count_creations else None

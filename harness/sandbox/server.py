@@ -1,0 +1,219 @@
+"""The warm interpreter inside the sandbox: forks one process per program, ends it, and tidies up after it.
+
+    judge ── control socket ──▶ server ── fork ──▶ program        (the program holds the answer socket, nothing else)
+
+Started by the judge as `python -I -S` with an empty environment. The process that the judge started only waits: the
+server is its child, because a pid namespace begins with the next fork. No code of a program ever runs in the server.
+It ends when the judge's end of the control socket closes, whatever the reason, and takes the program with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from harness.sandbox import landlock, limits, linux, namespaces, program, quota, restricted, runtime, seccomp
+
+# imported before the fork, because programs ask for them often and each costs milliseconds
+WARM = (
+    "typing math collections re itertools functools string heapq bisect random copy operator hashlib statistics "
+    "dataclasses datetime decimal fractions enum cmath json struct contextlib types ctypes queue threading"
+).split()
+LOW = 10
+
+
+class Isolation:
+    """One tier as set up in this process: what each program is put under after its fork."""
+
+    def __init__(self, tier: str) -> None:
+        self.tier = tier
+        self.folder: Path | None = None  # of our own, to be removed at the end
+        self.ruleset: landlock.Ruleset | None = None
+        self.seccomp: seccomp.Seccomp | None = None
+
+    def enter(self) -> None:
+        """Namespaces, or a folder of our own. Before the server's fork."""
+        self._libraries = runtime.shared_libraries() if self.tier == "landlock" else []
+        self._hand_over = self.tier == "landlock" and os.geteuid() == 0 and namespaces.nobody_is_mapped()
+        if self.tier == "namespaces":
+            namespaces.enter()
+            self.work = Path(namespaces.WORK)
+        else:
+            self.folder, self.work = restricted.make_folder(self._hand_over)
+
+    def prepare(self) -> None:
+        """In the server: rules and filter, built once; privileges gone."""
+        if self._hand_over:
+            namespaces.become_nobody()
+        limits.set_shared()
+        if self.tier == "none":
+            return
+        linux.drop_capabilities()
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        if self.tier == "landlock" or landlock.version():
+            self.ruleset = landlock.Ruleset()
+            self._rules(self.ruleset)
+        self.seccomp = seccomp.Seccomp(linux.machine(), count_creations=self.tier == "landlock")
+
+    def _rules(self, rules: landlock.Ruleset) -> None:
+        read = landlock.READ_FILE | landlock.READ_DIR
+        rules.allow([self.work], landlock.WORK)
+        rules.allow([Path("/dev/null")], landlock.READ_FILE | landlock.WRITE_FILE)
+        if self.tier == "namespaces":
+            rules.allow([Path("/")], read)  # the root holds nothing else
+            return
+        rules.allow([Path(device) for device in runtime.DEVICES[1:]], landlock.READ_FILE)
+        # a library that this user can't read is mapped already
+        rules.allow((path for path in self._libraries if os.access(path, os.R_OK)), read)
+        folders = {Path(entry) for entry in sys.path}
+        for folder in (path for path in folders if folders.isdisjoint(path.parents)):
+            rules.allow([folder], landlock.READ_DIR)
+            # rules only add rights: to keep installed packages out, everything beside them is named
+            rules.allow((path for path in folder.iterdir() if path.name not in runtime.SKIPPED), read)
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    tier, timeout = sys.argv[2], float(sys.argv[3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.clear()
+    while os.dup(0) < LOW:  # a program's descriptors lie below; whatever is opened from here on lies above
+        pass
+    for name in WARM:
+        importlib.import_module(name)
+    isolation = Isolation(tier)
+    try:
+        isolation.enter()
+        if os.fork() == 0:
+            serve(control, isolation, timeout)
+    except OSError as error:
+        control.sendall(json.dumps({"error": str(error)}).encode())
+        os._exit(1)
+    control.close()
+    os.wait()
+    if isolation.folder is not None:
+        shutil.rmtree(isolation.folder, ignore_errors=True)
+    os._exit(0)
+
+
+def serve(control: socket.socket, isolation: Isolation, timeout: float) -> None:
+    """The server's life. Never returns."""
+    try:
+        sys.path[:] = [entry for entry in sys.path if os.access(entry, os.R_OK | os.X_OK) and Path(entry).is_dir()]
+        isolation.prepare()
+        os.chdir("/")
+        hello = {"landlock": isolation.ruleset.version if isolation.ruleset else 0}
+        listeners = socket.socketpair() if isolation.tier == "landlock" else None
+    except OSError as error:
+        control.sendall(json.dumps({"error": str(error)}).encode())
+        os._exit(1)
+    control.sendall(json.dumps(hello).encode())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    while True:
+        _, handles, *_ = socket.recv_fds(control, 1, 1)
+        if not handles:
+            os._exit(0)
+        answers = handles[0]
+        child = os.fork()
+        if child == 0:
+            control.close()
+            become_program(answers, isolation, listeners, timeout)
+        os.close(answers)
+        wait_for_end(control, listeners)
+        os.kill(child, signal.SIGKILL)
+        if isolation.tier == "namespaces" and os.getpid() == 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)  # nothing should be left: one process per program
+        _, status, _ = os.wait4(child, 0)
+        tidy(isolation.work)
+        try:
+            control.sendall(status.to_bytes(4, "little"))
+        except OSError:
+            os._exit(0)
+
+
+def wait_for_end(control: socket.socket, listeners: tuple[socket.socket, socket.socket] | None) -> None:
+    """Until the judge says so or is gone; in tier 2, answering the program's calls that make files."""
+    if listeners is None:
+        control.recv(1)
+        return
+    poll, accounts = select.poll(), {}
+    poll.register(control, select.POLLIN)
+    poll.register(listeners[0], select.POLLIN)
+    ended = False
+    while not ended:
+        for handle, events in poll.poll():
+            if handle == control.fileno():
+                control.recv(1)
+                ended = True
+            elif handle == listeners[0].fileno():
+                _, (listener, *_), *_ = socket.recv_fds(listeners[0], 1, 1)
+                accounts[listener] = quota.Quota(listener)
+                poll.register(listener, select.POLLIN)
+            elif events & select.POLLIN:
+                accounts[handle].answer()
+            else:  # the program is gone
+                poll.unregister(handle)
+    for account in accounts.values():
+        account.close()
+
+
+def tidy(work: Path) -> None:
+    """Empty the writable folder. Its tree is flattened, not descended: a thousand folders deep is no trouble."""
+    while names := os.listdir(work):
+        for name in names:
+            path = work / name
+            try:
+                if not path.is_dir() or path.is_symlink():
+                    path.unlink()
+                    continue
+                path.chmod(0o700)  # the program may have made it with no permissions at all
+                for inner in os.listdir(path):
+                    entry = path / inner
+                    if entry.is_dir() and not entry.is_symlink():
+                        entry.chmod(0o700)
+                        entry.rename(work / secrets.token_hex(16))
+                    else:
+                        entry.unlink()
+                path.rmdir()
+            except FileNotFoundError:
+                continue
+
+
+def become_program(
+    answers: int, isolation: Isolation, listeners: tuple[socket.socket, socket.socket] | None, timeout: float
+) -> None:
+    """In the child: give up everything, then run the program. Never returns."""
+    try:
+        os.chdir(isolation.work)
+        limits.set_processor_seconds(timeout)
+        if isolation.ruleset is not None:
+            isolation.ruleset.enforce()
+        os.dup2(answers, program.ANSWERS)
+        last, handover = program.ANSWERS, program.ANSWERS + 1
+        if listeners is not None:
+            last = os.dup2(listeners[1].fileno(), handover)
+        os.closerange(last + 1, limits.DESCRIPTORS)
+        if isolation.seccomp is not None:
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            listener = isolation.seccomp.install(os.getpid())
+            if listener is not None:
+                with socket.socket(fileno=handover) as end:
+                    socket.send_fds(end, [b"l"], [listener])
+                os.close(listener)
+        program.run()
+    finally:
+        os._exit(1)

@@ -1,0 +1,93 @@
+"""Frames of JSON over a socket: a length and a document, with one deadline for the whole frame, both ways.
+
+The other end may be hostile: it can send half a frame and wait, announce four gigabytes, or send what is not JSON. No
+pickle, no marshal: a document is data.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from typing import Any
+
+MAX_FRAME = 16 << 20  # bytes; an answer beyond is no answer
+CHUNK = 1 << 16
+_LENGTH = struct.Struct("!I")
+
+
+class Closed(Exception):
+    """The other end is gone."""
+
+
+class TooLate(Exception):
+    """The deadline passed before the whole frame was through."""
+
+
+class Malformed(Exception):
+    """The other end sent what is not a frame of JSON, or too large a one."""
+
+
+class Wire:
+    """One end of a stream socket. `deadline` is on time.monotonic()'s clock; None waits for ever."""
+
+    def __init__(self, end: socket.socket, max_frame: int = MAX_FRAME) -> None:
+        self.end = end
+        self.deadline: float | None = None
+        self._max_frame = max_frame
+        self._buffer = b""
+
+    def send(self, document: Any) -> None:
+        """Raises Malformed when the document's frame is too large; nothing is sent then."""
+        body = json.dumps(document, separators=(",", ":")).encode()
+        if len(body) > self._max_frame:
+            raise Malformed(f"{len(body)} bytes, above {self._max_frame}")
+        self._arm()
+        try:
+            self.end.sendall(_LENGTH.pack(len(body)) + body)  # the socket's time-out is one for the whole of sendall
+        except TimeoutError:
+            raise TooLate from None
+        except OSError:
+            raise Closed from None
+
+    def receive(self) -> Any:
+        while len(self._buffer) < _LENGTH.size:
+            self._buffer += self._more()
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > self._max_frame:
+            raise Malformed(f"a frame of {length} bytes, above {self._max_frame}")
+        parts, have = [self._buffer[_LENGTH.size :]], len(self._buffer) - _LENGTH.size
+        while have < length:
+            parts.append(self._more())
+            have += len(parts[-1])
+        body = b"".join(parts)
+        self._buffer = body[length:]
+        try:
+            return json.loads(body[:length])
+        except (ValueError, RecursionError) as error:
+            raise Malformed(str(error)) from None
+
+    def close(self) -> None:
+        self.end.close()
+
+    def _more(self) -> bytes:
+        self._arm()
+        try:
+            data = self.end.recv(CHUNK)
+        except TimeoutError:
+            raise TooLate from None
+        except OSError:
+            raise Closed from None
+        if not data:
+            raise Closed
+        return data
+
+    def _arm(self) -> None:
+        if self.deadline is None:
+            self.end.settimeout(None)
+            return
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TooLate
+        self.end.settimeout(left)
