@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from harness.sandbox import linux, values
@@ -28,6 +27,7 @@ from harness.sandbox.wire import Closed, Malformed, TooLate, Wire
 PASSED, TIMED_OUT = "passed", "timed out"
 MEMORY_BYTES = 2 << 30  # of the judge: an answer of 16 MiB may become many small objects
 START_SECONDS = 60.0  # for the server to be ready; 0.2 s on an idle machine
+MAX_AHEAD, MAX_AHEAD_BYTES = 500, 1 << 16  # of calls sent ahead
 REASON = 300  # characters of a failure's reason
 # raised into the check, these would end a loop there early, and quietly: all(map(candidate, ...)) would be true
 ENDS_LOOPS = (StopIteration, StopAsyncIteration)
@@ -104,18 +104,57 @@ class Server:
             self._process.kill()
 
 
+class OtherCall(BaseException):
+    """The check called with other arguments than the ones sent ahead."""
+
+
+class Prepared:
+    """A problem's prompt and test, compiled, and the calls its check makes, as far as they are known.
+
+    A check mostly makes the same calls whatever the answers are. So the calls of the first program that passed are sent
+    ahead, all at once, to the next one: it works through them without waiting for the judge, which saves two switches
+    of process per call. When a check calls otherwise after all, its program is run again from the start, and calls of
+    this problem are never sent ahead again.
+    """
+
+    def __init__(self, prompt: str, test: str) -> None:
+        try:
+            self.head = compile(prompt, "<prompt>", "exec")
+        except SyntaxError:  # no program by itself, for want of a docstring as body
+            self.head = compile(prompt.rstrip("\n") + "\n    pass\n", "<prompt>", "exec")
+        self.test = compile(test, "<test>", "exec")
+        self.calls: list[Any] = []
+        self.predictable = True
+
+    def learn(self, calls: list[Any]) -> None:
+        if self.predictable and len(calls) <= MAX_AHEAD and len(json.dumps(calls)) <= MAX_AHEAD_BYTES:
+            self.calls = calls
+
+
+prepared = functools.lru_cache(maxsize=256)(Prepared)
+
+
 class Candidate:
     """What the check calls in place of the program's function."""
 
-    def __init__(self, wire: Wire, name: str) -> None:
+    def __init__(self, wire: Wire, name: str, ahead: list[Any]) -> None:
         self.__name__ = name
         self._wire = wire
+        self._ahead = ahead
+        self.calls: list[Any] = []
         self.lost: str | None = None  # why no more answers will come
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        reply = self.exchange(
-            {"args": values.pack(list(args), strict=True), "kwargs": values.pack(kwargs, strict=True)}
-        )
+        call = {"args": values.pack(list(args), strict=True), "kwargs": values.pack(kwargs, strict=True)}
+        made = len(self.calls)
+        if made <= MAX_AHEAD:
+            self.calls.append(call)
+        if made >= len(self._ahead):
+            reply = self.exchange({"calls": [call]})
+        elif json.dumps(call) == json.dumps(self._ahead[made]):  # as text: 1, 1.0 and True are equal as values
+            reply = self.exchange(None)
+        else:
+            raise OtherCall
         try:
             if "error" in reply:
                 error = exception(str(reply["error"]), str(reply.get("message", "")))
@@ -126,11 +165,12 @@ class Candidate:
         raise error
 
     def exchange(self, document: Any) -> Any:
-        """One frame there, one back. Raises Lost."""
+        """One frame there (none for None), one back. Raises Lost."""
         if self.lost is not None:
             raise Lost
         try:
-            self._wire.send(document)
+            if document is not None:
+                self._wire.send(document)
             return self._wire.receive()
         except TooLate:
             self.lose(TIMED_OUT)
@@ -155,44 +195,48 @@ def exception(name: str, message: str) -> Exception:
     return ProgramError(f"{name}: {message}")
 
 
-@functools.lru_cache(maxsize=256)
-def compiled(prompt: str, test: str) -> tuple[CodeType, ...]:
-    """A problem's prompt and test. A prompt that is no program by itself (no docstring as body) gets `pass`."""
-    try:
-        head = compile(prompt, "<prompt>", "exec")
-    except SyntaxError:
-        head = compile(prompt.rstrip("\n") + "\n    pass\n", "<prompt>", "exec")
-    return head, compile(test, "<test>", "exec")
-
-
 def verdict(server: Server, order: dict[str, Any]) -> str:
     """`passed`, `timed out` or `failed: reason` of one program."""
-    deadline = time.monotonic() + order["timeout"]
-    name = order["entry_point"]
     try:
-        namespace: dict[str, Any] = {"__name__": "check"}
-        head, test = compiled(order["prompt"], order["test"])
+        problem = prepared(order["prompt"], order["test"])
     except SyntaxError as error:
         return f"failed: the problem's own prompt or test: {error}"[:REASON]
-    wire = Wire(server.fork())
-    wire.deadline = deadline
-    candidate = Candidate(wire, name)
     try:
-        reply = candidate.exchange({"text": order["prompt"] + order["completion"], "entry_point": name})
+        return attempt(server, order, problem)
+    except OtherCall:
+        problem.predictable, problem.calls = False, []
+        return attempt(server, order, problem)
+
+
+def attempt(server: Server, order: dict[str, Any], problem: Prepared) -> str:
+    """One run of one program. Raises OtherCall."""
+    name = order["entry_point"]
+    wire = Wire(server.fork())
+    wire.deadline = deadline = time.monotonic() + order["timeout"]
+    candidate = Candidate(wire, name, problem.calls)
+    text = order["prompt"] + order["completion"]
+    mispredicted = False
+    try:
+        reply = candidate.exchange({"text": text, "entry_point": name, "calls": problem.calls})
         if reply != {"ready": True}:
             result = reason(exception(str(reply["error"]), str(reply["message"])))
         else:
-            exec(head, namespace)  # helpers of the prompt that the test uses
+            namespace: dict[str, Any] = {"__name__": "check"}
+            exec(problem.head, namespace)  # helpers of the prompt that the test uses
             namespace[name] = candidate  # some tests call the function by name
-            exec(test, namespace)
+            exec(problem.test, namespace)
             namespace["check"](candidate)
             result = PASSED
     except Lost:
         result = "failed"
+    except OtherCall:
+        mispredicted, result = True, "failed"
     except BaseException as error:
         result = reason(error)
     wire.close()
     status = server.end()
+    if mispredicted:
+        raise OtherCall
     if candidate.lost is not None:
         result = candidate.lost
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
@@ -200,6 +244,8 @@ def verdict(server: Server, order: dict[str, Any]) -> str:
             result = TIMED_OUT if number == signal.SIGXCPU else f"failed: the program ended with {number.name}"
     elif time.monotonic() > deadline:
         result = TIMED_OUT
+    elif result == PASSED and not problem.calls:
+        problem.learn(candidate.calls)
     return result
 
 

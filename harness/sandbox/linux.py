@@ -67,6 +67,15 @@ def prctl(option: int, *arguments: int) -> int:
     return _checked("prctl", libc.prctl(ctypes.c_int(option), *words))
 
 
+def fork() -> int:
+    """fork(2) without Python's own handlers, for a process of one thread.
+
+    os.fork reseeds `random` and renews every lock of `threading`, 0.6 ms of a program's 3; without it each child also
+    starts from the same random state, so that a program's verdict can be repeated. PyDLL keeps the interpreter's lock.
+    """
+    return _checked("fork", ctypes.PyDLL(None, use_errno=True).fork())
+
+
 def unshare(flags: int) -> None:
     _checked("unshare", libc.unshare(ctypes.c_int(flags)))
 

@@ -93,14 +93,15 @@ class Judge:
         finally:
             os.close(tail)
         self.wire.deadline = time.monotonic() + START_SECONDS
+
+    def ready(self) -> None:
+        """Wait until programs can be handed in. Raises SandboxFailed."""
         try:
             hello = self.wire.receive()
         except (Closed, TooLate, Malformed):
             hello = {"error": "the judge ended before it was ready, or was not ready in time"}
         if "error" in hello:
-            self.stop()
             raise SandboxFailed(hello["error"])
-        self.landlock: int = hello["landlock"]
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -200,11 +201,22 @@ class Sandbox:
             if work is None:
                 return
             if not idle:
-                self._judges.append(Judge(self.tier, self._timeout))
-                idle = [self._judges[-1]]
+                idle = self._start(self.workers - len(self._judges))
             judge = idle.pop()
             judge.begin(*work)
             selector.register(judge.wire.end, selectors.EVENT_READ, judge)
+
+    def _start(self, number: int) -> list[Judge]:
+        """New judges, started side by side."""
+        made = [Judge(self.tier, self._timeout) for _ in range(number)]
+        self._judges += made
+        try:
+            for judge in made:
+                judge.ready()
+        except SandboxFailed:
+            self.close()
+            raise
+        return made
 
     def _collect(
         self, busy: list[Judge], again: deque[tuple[int, dict[str, Any], int]], selector: selectors.BaseSelector

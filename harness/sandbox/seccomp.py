@@ -20,7 +20,8 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000
 OWN_PID = 0xFFFFFFFF  # stands in the template for the process's own id, which is known after the fork only
 
-LOAD, JEQ, JGE, JSET, AND, RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06  # BPF_LD|W|ABS, BPF_JMP|…|K, BPF_ALU|AND|K, BPF_RET
+# BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_JMP|JSET|K, BPF_JMP|JA, BPF_RET|K
+LOAD, JEQ, JGE, JSET, JUMP, RET = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 NUMBER, ARCH = 0, 4  # offsets in struct seccomp_data
 
 
@@ -32,7 +33,7 @@ def low(argument: int) -> int:
 CLONE_THREAD = 0x00010000
 CLONE_NEW_ANYTHING = 0x7E020080  # every namespace flag of clone, CLONE_NEWTIME too
 AF_UNIX = 1
-O_CREAT, O_TMPFILE = {"x86_64": 0o100, "aarch64": 0o100}, 0o20000000
+O_CREAT, O_TMPFILE = 0o100, 0o20000000
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ = 0, 1, 2, 3, 4, 1030, 1032
 # not F_SETOWN and F_SETSIG: together they send any signal to any process of the same user; no locks either
 FCNTL_COMMANDS = (F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ)
@@ -48,17 +49,6 @@ class Filter(ctypes.Structure):
 
 class Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(Filter))]
-
-
-def ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    """Sorted, closed ranges that hold exactly these numbers."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return found
 
 
 def one_of(argument: int, values: tuple[int, ...]) -> list[Instruction]:
@@ -101,42 +91,46 @@ def conditions() -> dict[str, list[Instruction]]:
 def assemble(architecture: str, count_creations: bool) -> list[Instruction]:
     """The filter for `x86_64` or `aarch64`; with count_creations a listener decides on each call that makes a file."""
     column = MACHINES[architecture]
-    code: list[Instruction] = [
+    plain = ALLOWED if count_creations else ALLOWED | CREATING | OPENING
+    pieces = {number: [(RET, 0, 0, ALLOW)] for numbers in plain.values() if (number := numbers[column]) is not None}
+    special = {CONDITIONAL[name]: piece for name, piece in conditions().items()}
+    special |= {numbers: [(RET, 0, 0, ENOSYS)] for numbers in ABSENT.values()}
+    if count_creations:
+        special |= {numbers: [(RET, 0, 0, NOTIFY)] for numbers in CREATING.values()}
+        flags = O_CREAT | O_TMPFILE
+        for name, numbers in OPENING.items():
+            special[numbers] = [(LOAD, 0, 0, low(OPEN_FLAGS[name])), (JSET, 0, 1, flags), (RET, 0, 0, NOTIFY)]
+            special[numbers].append((RET, 0, 0, ALLOW))
+    pieces |= {number: piece for numbers, piece in special.items() if (number := numbers[column]) is not None}
+    return [
         (LOAD, 0, 0, ARCH),
         (JEQ, 1, 0, AUDIT_ARCH[architecture]),
         (RET, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
         (JGE, 0, 1, X32_BIT),
         (RET, 0, 0, KILL),
+        *tree(segments(pieces)),
     ]
-    plain = dict(ALLOWED)
-    if not count_creations:
-        plain |= CREATING | OPENING
-    allowed = [numbers[column] for numbers in plain.values()]
-    pieces: list[tuple[int, list[Instruction]]] = []
-    for name, piece in conditions().items():
-        pieces.append((_number(CONDITIONAL[name], column), piece))
-    for numbers in ABSENT.values():
-        pieces.append((_number(numbers, column), [(RET, 0, 0, ENOSYS)]))
-    if count_creations:
-        for numbers in CREATING.values():
-            pieces.append((_number(numbers, column), [(RET, 0, 0, NOTIFY)]))
-        for name, numbers in OPENING.items():
-            flags = O_CREAT[architecture] | O_TMPFILE
-            piece = [(LOAD, 0, 0, low(OPEN_FLAGS[name])), (JSET, 0, 1, flags), (RET, 0, 0, NOTIFY), (RET, 0, 0, ALLOW)]
-            pieces.append((_number(numbers, column), piece))
-    for number, piece in pieces:
-        if number >= 0:
-            code += [(JEQ, 0, len(piece), number), *piece]
-    # ascending ranges: below the upper end, the lower end decides
-    for first, last in ranges([n for n in allowed if n is not None]):
-        code += [(JGE, 3, 0, last + 1), (JGE, 0, 1, first), (RET, 0, 0, ALLOW), (RET, 0, 0, EPERM)]
-    return [*code, (RET, 0, 0, EPERM)]
 
 
-def _number(numbers: tuple[int | None, int | None], column: int) -> int:
-    number = numbers[column]
-    return -1 if number is None else number
+def segments(pieces: dict[int, list[Instruction]]) -> list[tuple[int, list[Instruction]]]:
+    """All numbers as (first number, what to do from there on), neighbours that do the same joined."""
+    refuse: list[Instruction] = [(RET, 0, 0, EPERM)]
+    found: list[tuple[int, list[Instruction]]] = []
+    for number in range(max(pieces) + 2):
+        piece = pieces.get(number, refuse)
+        if not found or found[-1][1] != piece:
+            found.append((number, piece))
+    return found
+
+
+def tree(parts: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """Search by halves: the kernel runs a new filter once for every system call, which a chain would make 10 times slower."""
+    if len(parts) == 1:
+        return parts[0][1]
+    middle = len(parts) // 2
+    below, above = tree(parts[:middle]), tree(parts[middle:])
+    return [(JGE, 0, 1, parts[middle][0]), (JUMP, 0, 0, len(below)), *below, *above]
 
 
 class Seccomp:

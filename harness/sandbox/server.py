@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import secrets
 import select
 import shutil
@@ -78,9 +79,12 @@ class Isolation:
         rules.allow((path for path in self._libraries if os.access(path, os.R_OK)), read)
         folders = {Path(entry) for entry in sys.path}
         for folder in (path for path in folders if folders.isdisjoint(path.parents)):
-            rules.allow([folder], landlock.READ_DIR)
-            # rules only add rights: to keep installed packages out, everything beside them is named
-            rules.allow((path for path in folder.iterdir() if path.name not in runtime.SKIPPED), read)
+            names = {path.name for path in folder.iterdir()}
+            if names.isdisjoint(runtime.HIDDEN):
+                rules.allow([folder], read)
+            else:  # rules only add rights: to keep installed packages out, everything beside them is named
+                rules.allow([folder], landlock.READ_DIR)
+                rules.allow((folder / name for name in names.difference(runtime.SKIPPED)), read)
 
 
 def main() -> None:
@@ -92,6 +96,7 @@ def main() -> None:
         pass
     for name in WARM:
         importlib.import_module(name)
+    random.seed(0)  # same programs, same verdicts
     isolation = Isolation(tier)
     try:
         isolation.enter()
@@ -127,7 +132,7 @@ def serve(control: socket.socket, isolation: Isolation, timeout: float) -> None:
         if not handles:
             os._exit(0)
         answers = handles[0]
-        child = os.fork()
+        child = linux.fork()
         if child == 0:
             control.close()
             become_program(answers, isolation, listeners, timeout)
