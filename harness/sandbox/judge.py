@@ -1,7 +1,7 @@
 """The trusted worker: runs a problem's own check against a proxy, and never a line of the program.
 
-Started by the pool as a process of its own. It starts the server (harness.sandbox.server), hands it one end of a fresh
-socket pair per program, keeps the other, and runs `check(proxy)`: each call goes out as plain values and comes back as
+Started by the pool as a process of its own. It hands the server (harness.sandbox.server) one end of a fresh socket pair
+per program, keeps the other, and runs `check(proxy)`: each call goes out as plain values and comes back as
 plain values, under one deadline for the whole program. Values can still make honest code slow (a set of colliding
 integers): so the pool watches the judge from outside and replaces it.
 """
@@ -15,14 +15,12 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from harness.sandbox import linux, values
-from harness.sandbox.wire import Closed, Malformed, TooLate, Wire
+from harness.sandbox.wire import MAX_ORDER, Closed, Malformed, TooLate, Wire
 
 PASSED, TIMED_OUT = "passed", "timed out"
 MEMORY_BYTES = 2 << 30  # of the judge: an answer of 16 MiB may become many small objects
@@ -48,32 +46,16 @@ class ServerFailed(Exception):
 class Server:
     """The process that forks programs, seen from the judge."""
 
-    def __init__(self, tier: str, timeout: float) -> None:
-        self._control, other = socket.socketpair()
-        start = (
-            "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); "
-            "from harness.sandbox import server; sys.path.remove(root); server.main()"
-        )
-        root = str(Path(__file__).resolve().parents[2])
-        with other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-s", "-P", "-c", start, root, str(other.fileno()), tier, str(timeout)],
-                env={"PYTHONHASHSEED": "0"},  # same programs, same verdicts
-                pass_fds=[other.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-            )
-        self._control.settimeout(START_SECONDS)
+    def __init__(self, control: socket.socket) -> None:
+        """Wait until it is ready. Raises ServerFailed."""
+        self._control = control
+        control.settimeout(START_SECONDS)
         try:
-            hello = json.loads(self._control.recv(4096) or b'{"error": "the server ended before it was ready"}')
+            hello = json.loads(control.recv(4096) or b'{"error": "the server ended before it was ready"}')
         except TimeoutError:
             raise ServerFailed(f"the server was not ready after {START_SECONDS:g} s") from None
         if "error" in hello:
             raise ServerFailed(hello["error"])
-        self.landlock: int = hello["landlock"]
-        self._running = False
 
     def fork(self) -> socket.socket:
         """Start a process for one program; gives the judge's end of its socket."""
@@ -95,13 +77,6 @@ class Server:
         if len(status) < 4:
             raise ServerFailed("the server ended")
         return int.from_bytes(status, "little")
-
-    def close(self) -> None:
-        self._control.close()
-        try:
-            self._process.wait(START_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
 
 
 class OtherCall(BaseException):
@@ -259,18 +234,17 @@ def reason(error: BaseException) -> str:
 
 
 def main() -> None:
-    orders = Wire(socket.socket(fileno=int(sys.argv[1])), max_frame=256 << 20)
-    tier, timeout = sys.argv[2], float(sys.argv[3])
+    orders = Wire(socket.socket(fileno=int(sys.argv[1])), max_frame=MAX_ORDER)
     if linux.LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        server = Server(tier, timeout)
-    except (ServerFailed, OSError) as error:
+        server = Server(socket.socket(fileno=int(sys.argv[2])))
+    except ServerFailed as error:
         orders.send({"error": str(error)})
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    orders.send({"landlock": server.landlock})
+    orders.send({})
     try:
         while True:
             order = orders.receive()
@@ -278,6 +252,6 @@ def main() -> None:
             result = verdict(server, order)
             orders.send({"result": result, "seconds": time.monotonic() - started})
     except Closed:
-        server.close()
+        return
     except ServerFailed as error:
         orders.send({"broken": str(error)})

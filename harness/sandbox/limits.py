@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 
 MEMORY_BYTES = 512 << 20  # address space; one process per program, so this is the program's memory
-FILE_BYTES = 1 << 20
+FILE_BYTES = 256 << 10
 DESCRIPTORS = 64
 THREADS = 1024  # above what the user runs anyway: fork is refused, so this bounds threads only
 

@@ -15,6 +15,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,12 +24,18 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import BenchError
-from harness.sandbox.wire import Closed, Malformed, TooLate, Wire
+from harness.sandbox.wire import MAX_ORDER, Closed, Malformed, TooLate, Wire
 
 TIERS = ("namespaces", "landlock", "none")
 GRACE = 1.0  # seconds past the program's time limit until a judge counts as stuck
 START_SECONDS = 90.0
 ATTEMPTS = 2  # of a program that takes its judge along
+ROOT = str(Path(__file__).resolve().parents[2])
+START_JUDGE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.sandbox import judge; judge.main()"
+START_SERVER = (
+    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); "
+    "from harness.sandbox import server; sys.path.remove(root); server.main()"
+)
 BROKEN = "failed: the sandbox broke on this program"
 
 
@@ -67,31 +74,50 @@ class Verdict:
         return self.result == "passed"
 
 
+def start(command: list[str], handles: list[int]) -> subprocess.Popen[bytes]:
+    """A process with these descriptors and no others, away from the terminal's signals."""
+    return subprocess.Popen(
+        command,
+        env={"PYTHONHASHSEED": "0", "TMPDIR": tempfile.gettempdir()},  # same programs, same verdicts
+        pass_fds=handles,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
 class Judge:
     """One trusted worker process with its sandboxed server."""
 
     def __init__(self, tier: str, timeout: float) -> None:
-        mine, other = socket.socketpair()
-        self._tail, tail = os.pipe()  # the far end stays open in judge and server, and closes when the last is gone
-        start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.sandbox import judge; judge.main()"
-        root = str(Path(__file__).resolve().parents[2])
-        self.wire = Wire(mine, max_frame=256 << 20)
+        mine, orders = socket.socketpair()
+        judges, servers = socket.socketpair()
+        self._tail, tail = (
+            os.pipe()
+        )  # the far end is open in judge and server, and closes when the last of them is gone
+        self.wire = Wire(mine, max_frame=MAX_ORDER)
         self.work: tuple[int, dict[str, Any], int] | None = None  # index, order, attempts before
         self.began = 0.0
-        try:
-            with other:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-s", "-P", "-c", start, root, str(other.fileno()), tier, str(timeout)],
-                    env={"PYTHONHASHSEED": "0", "PATH": os.defpath, "TMPDIR": os.environ.get("TMPDIR", "/tmp")},
-                    pass_fds=[other.fileno(), tail],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    start_new_session=True,
-                )
-        finally:
-            os.close(tail)
+        with orders, judges, servers:
+            try:
+                # the server sees no installed packages (-S); a check may use them
+                server = [sys.executable, "-S", "-s", "-P", "-c", START_SERVER, ROOT, str(servers.fileno())]
+                judge = [
+                    sys.executable,
+                    "-s",
+                    "-P",
+                    "-c",
+                    START_JUDGE,
+                    ROOT,
+                    str(orders.fileno()),
+                    str(judges.fileno()),
+                ]
+                self._server = start([*server, tier, str(timeout)], [servers.fileno(), tail])
+                self._process = start(judge, [orders.fileno(), judges.fileno(), tail])
+            finally:
+                os.close(tail)
         self.wire.deadline = time.monotonic() + START_SECONDS
 
     def ready(self) -> None:
@@ -122,6 +148,7 @@ class Judge:
             select.select([self._tail], [], [], 10)
         os.close(self._tail)
         self._process.wait()
+        self._server.wait()
 
 
 class Sandbox:

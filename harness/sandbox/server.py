@@ -2,8 +2,8 @@
 
     judge ── control socket ──▶ server ── fork ──▶ program        (the program holds the answer socket, nothing else)
 
-Started by the judge as `python -I -S` with an empty environment. The process that the judge started only waits: the
-server is its child, because a pid namespace begins with the next fork. No code of a program ever runs in the server.
+Started by the pool with an environment of two variables, which are cleared. The process that the pool started only
+waits: the server is its child, because a pid namespace begins with the next fork. No code of a program ever runs in the server.
 It ends when the judge's end of the control socket closes, whatever the reason, and takes the program with it.
 """
 
@@ -91,7 +91,6 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     tier, timeout = sys.argv[2], float(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.clear()
     while os.dup(0) < LOW:  # a program's descriptors lie below; whatever is opened from here on lies above
         pass
     for name in WARM:
@@ -100,6 +99,7 @@ def main() -> None:
     isolation = Isolation(tier)
     try:
         isolation.enter()
+        os.environ.clear()
         if os.fork() == 0:
             serve(control, isolation, timeout)
     except OSError as error:
@@ -118,12 +118,11 @@ def serve(control: socket.socket, isolation: Isolation, timeout: float) -> None:
         sys.path[:] = [entry for entry in sys.path if os.access(entry, os.R_OK | os.X_OK) and Path(entry).is_dir()]
         isolation.prepare()
         os.chdir("/")
-        hello = {"landlock": isolation.ruleset.version if isolation.ruleset else 0}
         listeners = socket.socketpair() if isolation.tier == "landlock" else None
     except OSError as error:
         control.sendall(json.dumps({"error": str(error)}).encode())
         os._exit(1)
-    control.sendall(json.dumps(hello).encode())
+    control.sendall(json.dumps({}).encode())
     gc.collect()
     gc.freeze()
     gc.disable()

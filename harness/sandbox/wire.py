@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 MAX_FRAME = 16 << 20  # bytes; an answer beyond is no answer
+MAX_ORDER = 256 << 20  # of what the pool sends to its own judge
 CHUNK = 1 << 16
 _LENGTH = struct.Struct("!I")
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder per call
