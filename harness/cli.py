@@ -248,6 +248,37 @@ def report(
     finish(folder, html.build(folder, reports), None)
 
 
+@app.command("score-code")
+def score_code(
+    samples: Annotated[
+        Path, typer.Option("--samples", metavar="FILE.jsonl", help='Rows of {"task_id": ..., "completion": ...}.')
+    ],
+    problems: Annotated[
+        Path | None,
+        typer.Option("--problems", metavar="FILE.jsonl", help="Default: HumanEval's 164.", show_default=False),
+    ] = None,
+    k: Annotated[str, typer.Option("--k", metavar="1,10,100", help="Which pass@k.")] = "1,10,100",
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Wall-clock seconds per program.")] = 3.0,
+    sandbox: Annotated[
+        str, typer.Option("--sandbox", metavar="auto|namespaces|landlock", help="auto: the best that holds here.")
+    ] = "auto",
+    allow_unsafe: Annotated[
+        bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: the programs can do anything.")
+    ] = False,
+    jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Programs at a time.")] = "auto",
+) -> None:
+    """Run a file of generated programs in a sandbox and print pass@k. For any model's samples, in HumanEval's format.
+
+    Writes FILE.jsonl_results.jsonl: the samples with "result" and "passed". Nothing is scored unless the problems' own
+    canonical solutions pass here first. docs/sandbox.md says what the sandbox keeps out.
+    """
+    from harness.sandbox import scoring
+
+    number = len(os.sched_getaffinity(0)) if jobs == "auto" else positive("--jobs", jobs)
+    ks = [positive("--k", value) for value in split(k) or ()]
+    print_json(scoring.score(samples, problems, ks, timeout, sandbox, allow_unsafe, number))
+
+
 # -- shared steps ----------------------------------------------------------------------------------------------------
 
 

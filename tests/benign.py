@@ -1,5 +1,6 @@
 """Odd but honest solutions of `add`: each must pass in every tier. Data, run only inside the outer arena."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 BENIGN = {

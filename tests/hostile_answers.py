@@ -5,6 +5,7 @@ itself or with more at the top level after it. Each is shown to bite: exec of pr
 "exit code 0" as a pass, the way most evaluators work, passes it.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 PROMPT = 'def add(a, b):\n    """Add two numbers."""\n'
@@ -99,7 +100,7 @@ ANSWERS_TO_THE_JUDGE = {
     "wrong-shape": "    import os, struct\n    b = b'[[[]]]'; os.write(3, struct.pack('!I', len(b)) + b); return 0\n",
     "bad-tag": "    import os, struct\n    b = b'{\"value\":{\"x\":1}}'; os.write(3, struct.pack('!I', len(b)) + b); return 0\n",
     "nested": "    import os, struct\n    b = b'{\"value\":' + b'[' * 10**5 + b']' * 10**5 + b'}'\n    os.write(3, struct.pack('!I', len(b)) + b); return 0\n",
-    "opaque-forged": "    import os, struct\n    b = b'{\"value\":{\"o\":[\"int\",true]}}'; os.write(3, struct.pack('!I', len(b)) + b); return 0\n",
+    "opaque-forged": '    import os, struct\n    b = b\'{"value":{"o":["int",true]}}\'; os.write(3, struct.pack(\'!I\', len(b)) + b); return 0\n',
     "collisions": "    import socket, struct\n    items = ','.join(str((2**61 - 1) * i) for i in range(1, 60000))\n"
     "    b = ('{\"value\":{\"s\":[' + items + ']}}').encode()\n    socket.socket(fileno=3).sendall(struct.pack('!I', len(b)) + b); return 0\n",
     "huge-integer": "    return 1 << (8 * 10**7)\n",

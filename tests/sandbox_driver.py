@@ -1,10 +1,10 @@
 """Runs inside the outer arena: hostile programs, agreement and load; prints one JSON document.
 
-    python tests/sandbox_driver.py battery TIER fast|all
-    python tests/sandbox_driver.py unsafe
-    python tests/sandbox_driver.py reference TIER
-    python tests/sandbox_driver.py agreement TIER COUNT
-    python tests/sandbox_driver.py load TIER COUNT
+python tests/sandbox_driver.py battery TIER fast|all
+python tests/sandbox_driver.py unsafe
+python tests/sandbox_driver.py reference TIER
+python tests/sandbox_driver.py agreement TIER COUNT
+python tests/sandbox_driver.py load TIER COUNT
 """
 
 from __future__ import annotations
@@ -202,7 +202,11 @@ def differences(before: dict, after: dict) -> dict:
     for key in before:
         if before[key] != after[key]:
             found[key] = (
-                {k: [before[key].get(k), after[key].get(k)] for k in {**before[key], **after[key]} if before[key].get(k) != after[key].get(k)}
+                {
+                    k: [before[key].get(k), after[key].get(k)]
+                    for k in {**before[key], **after[key]}
+                    if before[key].get(k) != after[key].get(k)
+                }
                 if isinstance(before[key], dict)
                 else [before[key], after[key]]
             )
@@ -222,7 +226,11 @@ def unsafe() -> dict:
         if scene.user != os.geteuid():
             os.chown(folder, scene.user, scene.user)
         process = subprocess.Popen(
-            [sys.executable, "-c", "import sys; exec(compile(sys.stdin.read(), 'candidate', 'exec'), {'__name__': 'builtins'})"],
+            [
+                sys.executable,
+                "-c",
+                "import sys; exec(compile(sys.stdin.read(), 'candidate', 'exec'), {'__name__': 'builtins'})",
+            ],
             stdin=subprocess.PIPE,
             stdout=(folder.parent / "output").open("w"),
             stderr=subprocess.PIPE,
@@ -241,7 +249,9 @@ def unsafe() -> dict:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        subprocess.run(["sh", "-c", "chmod -R u+rwx /tmp/unsafe; rm -rf /tmp/unsafe /tmp/output /dev/shm/owned"], check=False)
+        subprocess.run(
+            ["sh", "-c", "chmod -R u+rwx /tmp/unsafe; rm -rf /tmp/unsafe /tmp/output /dev/shm/owned"], check=False
+        )
     return {"outcome": outcome}
 
 

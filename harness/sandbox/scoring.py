@@ -16,9 +16,11 @@ from typing import Any
 from harness.errors import BenchError, BrokenData, MissingData, UserError, did_you_mean
 from harness.files import write_text
 from harness.sandbox.pool import Problem, Program, Sandbox, Verdict
+from harness.sandbox.probe import choose, demand
 
 PROBLEM_KEYS = ("task_id", "prompt", "entry_point", "test")
 SAMPLE_KEYS = ("task_id", "completion")
+SANDBOXES = ("auto", "namespaces", "landlock")
 RESULTS_SUFFIX = "_results.jsonl"
 
 
@@ -134,6 +136,15 @@ def mean_pass_at_k(verdicts: dict[str, list[bool]], ks: Iterable[int]) -> dict[i
     }
 
 
+def check_options(ks: Sequence[int], timeout: float, sandbox: str) -> None:
+    if not ks:
+        raise UserError("--k: give at least one, such as 1,10,100")
+    if not timeout > 0:
+        raise UserError(f"--timeout {timeout:g}: must be above 0")
+    if sandbox not in SANDBOXES:
+        raise UserError(f'--sandbox: no tier "{sandbox}"{did_you_mean(sandbox, SANDBOXES)}')
+
+
 def score(
     samples_file: Path,
     problems_file: Path | None = None,
@@ -144,11 +155,15 @@ def score(
     jobs: int = 1,
 ) -> dict[str, Any]:
     """Judge every sample, write FILE_results.jsonl in the official format, give the summary that score-code prints."""
+    check_options(ks, timeout, sandbox)
     path = problems_file or humaneval_file()
     problems = read_problems(path)
     samples = read_samples(samples_file, problems)
     results_file = samples_file.with_name(samples_file.name + RESULTS_SUFFIX)
-    with Sandbox(sandbox, workers=jobs, unsafe=unsafe) as box:
+    tier = choose(unsafe) if sandbox == "auto" else demand(sandbox)
+    if tier == "none":
+        print("warning: no sandbox holds here: samples run WITHOUT isolation, results are unsandboxed", file=sys.stderr)
+    with Sandbox(tier, workers=jobs) as box:
         provenance = box.provenance()
         reference = check_reference(box, problems.values(), timeout)
         if reference == "not given":
