@@ -24,7 +24,7 @@ def make_folder(hand_over: bool) -> tuple[Path, Path]:
     (below a home of mode 700), a copy of the standard library is put into the folder, and sys.path is pointed at it:
     else no program could import anything after the change of user.
     """
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=reachable() if hand_over else None))
     work = folder / "work"
     work.mkdir()
     if hand_over:
@@ -36,3 +36,11 @@ def make_folder(hand_over: bool) -> tuple[Path, Path]:
         folder.chmod(0o711)
         os.chown(work, namespaces.NOBODY, namespaces.NOBODY)
     return folder, work
+
+
+def reachable() -> str:
+    """A folder for temporary files that an unprivileged user can reach; $TMPDIR may lie below a private one."""
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if Path(place).is_dir() and runtime.readable_by_others(Path(place).resolve()):
+            return place
+    raise OSError("no folder for temporary files that other users can reach")

@@ -5,7 +5,6 @@ Not site-packages: the data sets and answers of this very benchmark are installe
 
 from __future__ import annotations
 
-import os
 import sysconfig
 from pathlib import Path
 
@@ -39,4 +38,4 @@ def shared_libraries() -> list[Path]:
 
 def readable_by_others(path: Path) -> bool:
     """Whether a user who owns nothing here could open `path`: search permission on every folder above it."""
-    return all(os.stat(folder).st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
