@@ -249,6 +249,8 @@ def unsafe() -> dict:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if name == "left-behind" and any(folder.iterdir()):
+            outcome[name] = "passed"  # its effect is what the next program would find
         subprocess.run(
             ["sh", "-c", "chmod -R u+rwx /tmp/unsafe; rm -rf /tmp/unsafe /tmp/output /dev/shm/owned"], check=False
         )

@@ -388,13 +388,14 @@ def test_a_killed_harness_leaves_no_process_and_no_file(name):
         pytest.skip(f"tier {name} does not hold on this machine")
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)  # programs of root run as nobody, who must be able to reach it
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from harness.sandbox.pool import *\n"
-        "p = Problem('t', 'def f():\\n', 'f', 'def check(c):\\n    c()\\n')\n"
-        f"with Sandbox({name!r}, workers=2) as box:\n"
-        '    list(box.judge([Program(p, \'    while True: open("x", "w")\\n\')] * 2, 60.0))\n'
-    )
+    program = f"""
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness.sandbox.pool import Problem, Program, Sandbox
+problem = Problem("t", "def f():\\n", "f", "def check(c):\\n    c()\\n")
+with Sandbox({name!r}, workers=2) as box:
+    list(box.judge([Program(problem, "    open('x', 'w')\\n    while True: pass\\n")] * 2, 60.0))
+"""
     harness = subprocess.Popen([sys.executable, "-c", program, str(ROOT)], env={**os.environ, "TMPDIR": str(place)})
     for _ in range(300):
         family = descendants(harness.pid)
