@@ -1,4 +1,4 @@
-"""The outer arena of the hostile programs: a machine within the machine, made by util-linux, not by the code under test.
+"""The outer arena of hostile programs: a machine within the machine, made by util-linux, not by the code under test.
 
 Its own mounts, processes, network and ipc; everything of the host read-only, and only what a program needs to start;
 a sized tmpfs; address space and processes limited. So a hole in the sandbox, and the deliberately unsafe runner that
@@ -43,7 +43,7 @@ chmod 1777 "$new/tmp" "$new/dev/shm"; chmod 777 "$new/home/victim"
 cd "$new"; pivot_root . old; umount -l old
 cd /
 "$1" -c 'import fcntl, socket, struct
-fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 0x49))'  # SIOCSIFFLAGS: loopback up, a target for attacks
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 0x49))'  # SIOCSIFFLAGS: loopback up, to attack
 if [ "$user" = 0 ]; then exec prlimit --as=6442450944 --core=0 -- "$@"; fi
 exec setpriv --reuid "$user" --regid "$user" --clear-groups -- prlimit --as=6442450944 --nproc=3000 --core=0 -- "$@"
 """
@@ -71,10 +71,8 @@ def _flags() -> list[str]:
 
 def run(user: int, place: Path, arguments: list[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run this Python with the arguments in an arena at the empty folder `place`, as that user (0: root of the arena)."""
-    prefixes = dict.fromkeys(
-        ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", str(Path(sys.executable).parent)]
-        + [sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"], str(ROOT)]
-    )
+    own = [Path(sys.executable).parent, sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"], ROOT]
+    prefixes = dict.fromkeys(["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", *map(str, own)])
     inside = user if os.geteuid() == 0 else 0  # an ordinary user is the only one there is in its own arena
     shell = ["sh", "-c", SCRIPT, "arena", str(place), str(inside), " ".join(prefixes), sys.executable, *arguments]
     return subprocess.run(

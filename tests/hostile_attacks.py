@@ -23,20 +23,20 @@ FILES = {
         "import ctypes",
         "c = ctypes.CDLL(None); b = ctypes.create_string_buffer(100)",
         "return c.read(c.open(b'@HOME@/secret.txt', 0), b, 100) > 0",
-    ),  # fmt: skip
+    ),
     "read-secret-syscall": _tried(
         "import ctypes, os",
         "c = ctypes.CDLL(None)",
         "f = c.syscall(257, -100, b'@HOME@/secret.txt', 0)",
         "return os.read(f, 5) != b''",
-    ),  # fmt: skip
+    ),
     "read-secret-openat2": _tried(
         "import ctypes, os",
         "c = ctypes.CDLL(None)",
         "how = (ctypes.c_uint64 * 3)()",
         "f = c.syscall(437, -100, b'@HOME@/secret.txt', how, 24)",
         "return f >= 0 and os.read(f, 5) != b''",
-    ),  # fmt: skip
+    ),
     "read-secret-symlink": _tried("import os", "os.symlink('@HOME@/secret.txt', 'l')", "return open('l').read() != ''"),
     "read-secret-dotdot": _tried("import os", "return open('../' * 30 + '@HOME@/secret.txt'[1:]).read() != ''"),
     "list-home": _tried("import os", "return 'secret.txt' in os.listdir('@HOME@')"),
@@ -90,7 +90,7 @@ PROCESSES = {
         "    if p == 0: time.sleep(3); os._exit(0)",
         "    made += 1",
         "return made == 150",
-    ),  # fmt: skip
+    ),
     "vfork-libc": _tried("import ctypes, os", "p = ctypes.CDLL(None).fork()", "if p == 0: os._exit(0)", "return p > 0"),
     "clone-raw": _tried(
         "import ctypes, os",
@@ -98,7 +98,7 @@ PROCESSES = {
         "p = c.syscall(56, 17, 0, 0, 0, 0)",
         "if p == 0: os._exit(0)",
         "return p > 0",
-    ),  # fmt: skip
+    ),
     "clone3-raw": _tried(
         "import ctypes, os",
         "c = ctypes.CDLL(None)",
@@ -106,7 +106,7 @@ PROCESSES = {
         "p = c.syscall(435, a, 88)",
         "if p == 0: os._exit(0)",
         "return p > 0",
-    ),  # fmt: skip
+    ),
     "subprocess": _tried("import subprocess", "return subprocess.run(['/bin/true']).returncode == 0"),
     "shell": _tried("import os", "return os.system('true') == 0"),
     "popen": _tried("import os", "return os.popen('echo hi').read() == 'hi\\n'"),
@@ -128,7 +128,7 @@ PROCESSES = {
         "        time.sleep(3); os._exit(0)",
         "    os._exit(0)",
         "return True",
-    ),  # fmt: skip
+    ),
     "survivor-daemon": _tried(
         "import subprocess", "subprocess.Popen(['sleep', '3'], start_new_session=True)", "return True"
     ),
@@ -146,13 +146,13 @@ PROCESSES = {
         "fcntl.fcntl(r, 10, 18)",
         "fcntl.fcntl(r, fcntl.F_SETOWN, @PID@)",
         "return fcntl.fcntl(r, fcntl.F_GETOWN) == @PID@",
-    ),  # fmt: skip
+    ),
     "kill-by-ioctl": _tried(
         "import fcntl, socket, struct",
         "a, b = socket.socketpair()",
         "fcntl.ioctl(a, 0x8901, struct.pack('i', @PID@))",
         "return True",
-    ),  # fmt: skip
+    ),
     "ptrace": _tried("import ctypes", "return ctypes.CDLL(None).ptrace(16902, @PID@, 0, 0) == 0"),
     "process-vm-readv": _tried(
         "import ctypes",
@@ -161,7 +161,7 @@ PROCESSES = {
         "local = (ctypes.c_uint64 * 2)(ctypes.addressof(b), 8); remote = (ctypes.c_uint64 * 2)(0x10000, 8)",
         "c.process_vm_readv(@PID@, local, 1, remote, 1, 0)",
         "return ctypes.get_errno() in (0, 14)",
-    ),  # fmt: skip
+    ),
     "renice": _tried("import os", "os.setpriority(os.PRIO_PROCESS, @PID@, 5)", "return True"),
     "affinity": _tried("import os", "os.sched_setaffinity(@PID@, os.sched_getaffinity(0))", "return True"),
     "limits-of-victim": _tried("import resource", "resource.prlimit(@PID@, resource.RLIMIT_CORE)", "return True"),
@@ -170,7 +170,7 @@ PROCESSES = {
         "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)",
         "resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft - 1, 1), hard))",
         "return True",
-    ),  # fmt: skip
+    ),
     "cancel-parent-death": _tried("import ctypes", "return ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0"),
     "nice": _tried("import os", "os.nice(1)", "return True"),
 }
@@ -214,7 +214,7 @@ KERNEL = {
         "m.write(b'\\x53\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\x5b\\xc3')",  # push rbx; mov eax, 20 (getpid of i386); int 0x80; pop; ret
         "f = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))",
         "return f() > 0",
-    ),  # fmt: skip
+    ),
 }
 
 RESOURCES = {
@@ -234,7 +234,7 @@ RESOURCES = {
         "for _ in range(2500):",
         "    t = threading.Thread(target=time.sleep, args=(2,), daemon=True); t.start(); ts.append(t)",
         "return True",
-    ),  # fmt: skip
+    ),
     "disk-one-file": _tried(
         "f = open('big', 'wb')", "for _ in range(48): f.write(bytes(1 << 20))", "f.flush()", "return True"
     ),
@@ -248,7 +248,11 @@ RESOURCES = {
     "disk-fallocate": _tried(
         "import os", "f = os.open('big', os.O_CREAT | os.O_WRONLY)", "os.posix_fallocate(f, 0, 48 << 20)", "return True"
     ),
-    "disk-tmpfile": _tried("import os", "fs = [os.open('.', os.O_TMPFILE | os.O_WRONLY) for _ in range(48)]", "return sum(os.write(f, bytes(1 << 20)) for f in fs) > 32 << 20"),
+    "disk-tmpfile": _tried(
+        "import os",
+        "fs = [os.open('.', os.O_TMPFILE | os.O_WRONLY) for _ in range(48)]",
+        "return sum(os.write(f, bytes(1 << 20)) for f in fs) > 32 << 20",
+    ),
     "descriptors": _tried("import os", "fs = [os.dup(0) for _ in range(200)]", "return True"),
     "pipes": _tried("import os, fcntl", "r, w = os.pipe()", "return fcntl.fcntl(w, 1031, 1 << 20) == 1 << 20"),
     "output": _tried(
@@ -270,7 +274,7 @@ RESOURCES = {
         "    try: signal.signal(s, signal.SIG_IGN)",
         "    except OSError: pass",
         "while True: pass",
-    ),  # fmt: skip
+    ),
     "deadlock": _tried("import threading", "l = threading.Lock(); l.acquire(); l.acquire()"),
     "crash": _tried("import ctypes", "ctypes.string_at(0)"),
     "recursion-crash": _tried(

@@ -1,4 +1,4 @@
-"""The verdict of the usual kind, for comparison: program and test executed in one interpreter. Only inside the arena."""
+"""The usual verdict, for comparison: program and test executed in one interpreter. Only inside the arena."""
 
 from __future__ import annotations
 

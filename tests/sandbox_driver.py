@@ -37,13 +37,16 @@ ADD = Problem("add", hostile_answers.PROMPT, "add", hostile_answers.TEST)
 ATTACK = Problem("attack", hostile_attacks.PROMPT, "attack", hostile_attacks.TEST)
 CLEAN = Program(ATTACK, "    import os\n    return os.listdir('.') == [] and len(os.environ) == 0\n")
 # a few of each category, for a test of seconds
-FAST = set(
-    "exit-os exit-sys exit-at-import exit-exec-true always-equal always-equal-int overwrite-check read-constants trace-jump "
-    "forge-verdict close-everything huge-announced half-frame collisions nested descriptors-to-judge "
-    "read-secret read-secret-syscall list-home overwrite-secret truncate-secret chmod-secret read-answers read-environment "
-    "read-environment-proc inherited-descriptors write-shared-memory fork subprocess clone3-raw survivor kill-victim "
-    "kill-by-fcntl kill-everything ptrace tcp abstract-socket user-namespace int80 memfd memory-bytes disk-many-full "
-    "disk-many-files disk-folders descriptors output cpu sleep-catching ignore-signals crash left-behind".split()
+FAST = set(  # noqa: SIM905
+    """
+    exit-os exit-sys exit-at-import exit-exec-true always-equal always-equal-int overwrite-check
+    read-constants trace-jump forge-verdict close-everything huge-announced half-frame collisions nested
+    descriptors-to-judge read-secret read-secret-syscall list-home overwrite-secret truncate-secret
+    chmod-secret read-answers read-environment read-environment-proc inherited-descriptors write-shared-memory
+    fork subprocess clone3-raw survivor kill-victim kill-by-fcntl kill-everything ptrace tcp abstract-socket
+    user-namespace int80 memfd memory-bytes disk-many-full disk-many-files disk-folders descriptors output cpu
+    sleep-catching ignore-signals crash left-behind
+    """.split()
 )
 
 
@@ -198,18 +201,14 @@ def settle(scene: Scene) -> dict:
 
 
 def differences(before: dict, after: dict) -> dict:
+    """What changed, by kind; for files and processes by name."""
     found = {}
-    for key in before:
-        if before[key] != after[key]:
-            found[key] = (
-                {
-                    k: [before[key].get(k), after[key].get(k)]
-                    for k in {**before[key], **after[key]}
-                    if before[key].get(k) != after[key].get(k)
-                }
-                if isinstance(before[key], dict)
-                else [before[key], after[key]]
-            )
+    for kind, was in before.items():
+        now = after[kind]
+        if was != now and isinstance(was, dict):
+            found[kind] = {n: [was.get(n), now.get(n)] for n in was | now if was.get(n) != now.get(n)}
+        elif was != now:
+            found[kind] = [was, now]
     return found
 
 
@@ -226,11 +225,7 @@ def unsafe() -> dict:
         if scene.user != os.geteuid():
             os.chown(folder, scene.user, scene.user)
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import sys; exec(compile(sys.stdin.read(), 'candidate', 'exec'), {'__name__': 'builtins'})",
-            ],
+            [sys.executable, "-c", RUNNER],
             stdin=subprocess.PIPE,
             stdout=(folder.parent / "output").open("w"),
             stderr=subprocess.PIPE,
@@ -328,6 +323,7 @@ def load(tier: str, count: int) -> dict:
     }
 
 
+RUNNER = "import sys; exec(compile(sys.stdin.read(), 'candidate', 'exec'), {'__name__': 'builtins'})"
 SLOW = {"half-frame", "drip", "never-reads", "collisions", "threads", "exit-thread", "memory-list", "fork-bomb"}
 
 
@@ -340,7 +336,7 @@ def footprint() -> dict:
     own = pages[str(os.getpid())] * 4096 >> 20
     return {
         "processes": len(pages),
-        "descriptors": len(os.listdir("/proc/self/fd")),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "mib": own,
         "mib_of_all": sum(pages.values()) * 4096 >> 20,
         "files": len(written()),

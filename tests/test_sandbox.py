@@ -125,8 +125,8 @@ def test_subclasses_are_reduced_to_their_base_value(value, base):
 def test_any_other_object_equals_nothing_and_keeps_only_its_truth():
     received = over_the_wire([object(), iter([]), lambda: 1, type("N", (), {"__bool__": lambda s: False})()])
     for thing in received:
-        assert not thing == thing  # noqa: SIM201, PLR0124
-        assert thing != thing  # noqa: PLR0124
+        assert not thing == thing  # noqa: SIM201
+        assert thing != thing
         assert thing != 0
     assert [bool(thing) for thing in received] == [True, True, True, False]
     with pytest.raises(TypeError):
@@ -307,15 +307,21 @@ def test_right_wrong_broken_and_slow(box):
     [
         ("assert f(1) == 2 == candidate(1)", "    return x + 1\n"),  # HumanEval/33: by name
         ("assert helper(candidate(1)) == 3", "    return x\n"),  # HumanEval/32, 38, 50: a helper of the prompt
-        ("try:\n    candidate(1)\n    assert False\nexcept ValueError as e:\n    assert 'no' in str(e)", "    raise ValueError('no')\n"),
-        ("import random\nrandom.seed(3)\nassert all(candidate(n) == n for n in random.choices(range(99), k=50))", "    return x\n"),
+        (
+            "try:\n    candidate(1)\n    assert False\nexcept ValueError as e:\n    assert e",
+            "    raise ValueError('no')\n",
+        ),
+        (
+            "import random\nrandom.seed(3)\nn = random.choices(range(99), k=50)\nassert candidate(n) == n",
+            "    return x\n",
+        ),
         ("assert candidate(candidate(1)) == 3", "    return x + 1\n"),
         ("assert candidate(x=[(1, 2), {'a': {3}}]) == [(1, 2), {'a': {3}}]", "    return x\n"),
         ("assert candidate(1) == 1 and candidate(1) == 2", "    global n\n    n += 1\n    return n\nn = 0\n"),
         ("assert candidate(0) == 2", "    return __name__.count('o')\nif __name__ == '__main__': f = None\n"),
         ("assert candidate('abc')", "    import re\n    return re.match('a', x)\n"),
     ],
-)  # fmt: skip
+)
 def test_odd_checks_and_honest_programs(box, test, completion):
     prompt = "def helper(x):\n    return x + 2\n\ndef f(x):\n    '''Doc.'''\n"
     for _ in range(2):  # the second time the calls are sent ahead
@@ -342,7 +348,7 @@ def test_calls_that_change_from_run_to_run_are_not_sent_ahead(box):
 
 def test_verdicts_repeat_whatever_a_program_draws_at_random(box):
     test = "assert candidate(1) > 0"
-    body = "    import random\n    return len({'a', 'b', 'c'}) * (random.random() - 0.5) * (1 if min({'a', 'b'}) == 'a' else 1)\n"
+    body = "    import random\n    return random.random() - 0.5 if next(iter({'a', 'b', 'c'})) == 'a' else -1\n"
     assert len({judged(box, test, body) for _ in range(5)}) == 1
 
 
@@ -473,5 +479,6 @@ def test_provenance_names_tier_kernel_and_landlock(box):
 
 
 def test_the_sandbox_imports_no_torch():
-    code = "import sys; import harness.sandbox.scoring, harness.sandbox.server, harness.sandbox.judge; assert 'torch' not in sys.modules"
+    names = "harness.sandbox.scoring, harness.sandbox.server, harness.sandbox.judge"
+    code = f"import sys; import {names}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Hostile programs pass nothing and leave nothing behind; honest ones pass; inside the outer arena, as root and as user."""
+"""Hostile programs pass nothing and leave nothing behind, honest ones pass: in the outer arena, as root and as user."""
 
 from __future__ import annotations
 
