@@ -10,10 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from harness.sandbox.linux import syscall
+from harness.sandbox.linux import prepared, syscall
 
 RULE_PATH_BENEATH = 1
 CREATE_RULESET_VERSION = 1
@@ -72,6 +72,6 @@ class Ruleset:
             finally:
                 os.close(handle)
 
-    def enforce(self) -> None:
-        """Put this process under the rules, for good."""
-        syscall("landlock_restrict_self", self._handle, 0)
+    def enforcer(self) -> Callable[[], int]:
+        """A call that puts a process under the rules, for good."""
+        return prepared("landlock_restrict_self", self._handle, 0)

@@ -22,10 +22,10 @@ def set_shared() -> None:
     _lower(resource.RLIMIT_NPROC, tasks_of_user() + THREADS)
 
 
-def set_processor_seconds(wall_clock: float) -> None:
-    """A second line behind the wall clock, for a server that can't answer."""
+def processor_seconds(wall_clock: float) -> tuple[int, int]:
+    """Soft and hard limit per program: a second line behind the wall clock, for a server that can't answer."""
     seconds = math.ceil(wall_clock) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    return seconds, seconds
 
 
 def tasks_of_user() -> int:

@@ -97,8 +97,8 @@ def refusal(causes: dict[str, str]) -> str:
     reasons = "; ".join(f"{tier}: {cause}" for tier, cause in causes.items())
     if sys.platform.startswith("linux"):
         remedy = (
-            "allow unprivileged user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu 24.04, "
-            "--security-opt seccomp=unconfined for Docker), or use a kernel from 5.13 on with Landlock switched on"
+            "allow unprivileged user namespaces (Ubuntu 24.04: sysctl kernel.apparmor_restrict_unprivileged_userns=0; "
+            "Docker: --security-opt seccomp=unconfined), or use a kernel from 5.13 on with Landlock switched on"
         )
     else:
         remedy = "score on a Linux machine"

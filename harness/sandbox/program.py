@@ -27,7 +27,7 @@ def run() -> None:
     gc.freeze()  # what the server made since its own freeze: collecting it would copy its pages
     gc.enable()
     tempfile.tempdir = None
-    wire = Wire(socket.socket(fileno=ANSWERS))
+    wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, ANSWERS))
     try:
         order = wire.receive()
         try:

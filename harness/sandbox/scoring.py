@@ -58,9 +58,8 @@ def read_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
             raise BrokenData(f"{path}, line {number}: not JSON: {error}") from None
         for key in keys:
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                raise BrokenData(
-                    f'{path}, line {number}: "{key}" is missing or no string; a row needs {", ".join(keys)}'
-                )
+                needed = ", ".join(keys)
+                raise BrokenData(f'{path}, line {number}: "{key}" is missing or no string; a row needs {needed}')
         rows.append(row)
     if not rows:
         raise BrokenData(f"{path}: no rows")

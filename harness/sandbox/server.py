@@ -1,6 +1,6 @@
 """The warm interpreter inside the sandbox: forks one process per program, ends it, and tidies up after it.
 
-    judge ── control socket ──▶ server ── fork ──▶ program        (the program holds the answer socket, nothing else)
+    judge ── control socket ──▶ server ── fork ──▶ program      (which holds the answer socket and nothing else)
 
 Started by the pool with an environment of two variables, which are cleared. The process that the pool started only
 waits: the server is its child, because a pid namespace begins with the next fork. No code of a program ever runs in the server.
@@ -15,32 +15,60 @@ import importlib
 import json
 import os
 import random
+import resource
 import secrets
 import select
 import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.sandbox import landlock, limits, linux, namespaces, program, quota, restricted, runtime, seccomp
 
 # imported before the fork, because programs ask for them often and each costs milliseconds
 WARM = (
-    "typing math collections re itertools functools string heapq bisect random copy operator hashlib statistics "
-    "dataclasses datetime decimal fractions enum cmath json struct contextlib types ctypes queue threading"
-).split()
+    "typing",
+    "math",
+    "collections",
+    "re",
+    "itertools",
+    "functools",
+    "string",
+    "heapq",
+    "bisect",
+    "random",
+    "copy",
+    "operator",
+    "hashlib",
+    "statistics",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "fractions",
+    "enum",
+    "cmath",
+    "json",
+    "struct",
+    "contextlib",
+    "types",
+    "ctypes",
+    "queue",
+    "threading",
+)
 LOW = 10
 
 
 class Isolation:
     """One tier as set up in this process: what each program is put under after its fork."""
 
-    def __init__(self, tier: str) -> None:
-        self.tier = tier
+    def __init__(self, tier: str, timeout: float) -> None:
+        self.tier, self._timeout = tier, timeout
         self.folder: Path | None = None  # of our own, to be removed at the end
         self.ruleset: landlock.Ruleset | None = None
         self.seccomp: seccomp.Seccomp | None = None
+        self.enforce: Callable[[], int] | None = None
 
     def enter(self) -> None:
         """Namespaces, or a folder of our own. Before the server's fork."""
@@ -56,7 +84,9 @@ class Isolation:
         """In the server: rules and filter, built once; privileges gone."""
         if self._hand_over:
             namespaces.become_nobody()
+        self.place = str(self.work)
         limits.set_shared()
+        self.processor = limits.processor_seconds(self._timeout)
         if self.tier == "none":
             return
         linux.drop_capabilities()
@@ -66,6 +96,8 @@ class Isolation:
             self.ruleset = landlock.Ruleset()
             self._rules(self.ruleset)
         self.seccomp = seccomp.Seccomp(linux.machine(), count_creations=self.tier == "landlock")
+        self.enforce = self.ruleset.enforcer() if self.ruleset else None
+        self.die_with_server = linux.prepared_prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def _rules(self, rules: landlock.Ruleset) -> None:
         read = landlock.READ_FILE | landlock.READ_DIR
@@ -96,12 +128,12 @@ def main() -> None:
     for name in WARM:
         importlib.import_module(name)
     random.seed(0)  # same programs, same verdicts
-    isolation = Isolation(tier)
+    isolation = Isolation(tier, timeout)
     try:
         isolation.enter()
         os.environ.clear()
         if os.fork() == 0:
-            serve(control, isolation, timeout)
+            serve(control, isolation)
     except OSError as error:
         control.sendall(json.dumps({"error": str(error)}).encode())
         os._exit(1)
@@ -112,7 +144,7 @@ def main() -> None:
     os._exit(0)
 
 
-def serve(control: socket.socket, isolation: Isolation, timeout: float) -> None:
+def serve(control: socket.socket, isolation: Isolation) -> None:
     """The server's life. Never returns."""
     try:
         sys.path[:] = [entry for entry in sys.path if os.access(entry, os.R_OK | os.X_OK) and Path(entry).is_dir()]
@@ -134,7 +166,7 @@ def serve(control: socket.socket, isolation: Isolation, timeout: float) -> None:
         child = linux.fork()
         if child == 0:
             control.close()
-            become_program(answers, isolation, listeners, timeout)
+            become_program(answers, isolation, listeners)
         os.close(answers)
         wait_for_end(control, listeners)
         os.kill(child, signal.SIGKILL)
@@ -177,16 +209,14 @@ def wait_for_end(control: socket.socket, listeners: tuple[socket.socket, socket.
 
 def tidy(work: Path) -> None:
     """Empty the writable folder. Its tree is flattened, not descended: a thousand folders deep is no trouble."""
-    while names := os.listdir(work):
-        for name in names:
-            path = work / name
+    while paths := list(work.iterdir()):
+        for path in paths:
             try:
                 if not path.is_dir() or path.is_symlink():
                     path.unlink()
                     continue
                 path.chmod(0o700)  # the program may have made it with no permissions at all
-                for inner in os.listdir(path):
-                    entry = path / inner
+                for entry in list(path.iterdir()):
                     if entry.is_dir() and not entry.is_symlink():
                         entry.chmod(0o700)
                         entry.rename(work / secrets.token_hex(16))
@@ -197,22 +227,20 @@ def tidy(work: Path) -> None:
                 continue
 
 
-def become_program(
-    answers: int, isolation: Isolation, listeners: tuple[socket.socket, socket.socket] | None, timeout: float
-) -> None:
+def become_program(answers: int, isolation: Isolation, listeners: tuple[socket.socket, socket.socket] | None) -> None:
     """In the child: give up everything, then run the program. Never returns."""
     try:
-        os.chdir(isolation.work)
-        limits.set_processor_seconds(timeout)
-        if isolation.ruleset is not None:
-            isolation.ruleset.enforce()
+        os.chdir(isolation.place)
+        resource.setrlimit(resource.RLIMIT_CPU, isolation.processor)
+        if isolation.enforce is not None:
+            isolation.enforce()
         os.dup2(answers, program.ANSWERS)
         last, handover = program.ANSWERS, program.ANSWERS + 1
         if listeners is not None:
             last = os.dup2(listeners[1].fileno(), handover)
         os.closerange(last + 1, limits.DESCRIPTORS)
         if isolation.seccomp is not None:
-            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            isolation.die_with_server()
             listener = isolation.seccomp.install(os.getpid())
             if listener is not None:
                 with socket.socket(fileno=handover) as end:

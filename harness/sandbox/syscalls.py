@@ -1,7 +1,7 @@
 """The system calls a program in the sandbox may make, with their numbers on x86-64 and aarch64.
 
-A list of what is allowed, not of what is forbidden: what nobody thought of is refused. The numbers are from the kernel's
-headers (asm/unistd_64.h; asm-generic/unistd.h, which aarch64 uses), and a test compares them where headers are
+A list of what is allowed, not of what is forbidden: what nobody thought of is refused. The numbers are from the
+kernel's headers (asm/unistd_64.h; asm-generic/unistd.h, which aarch64 uses), and a test compares them where headers are
 installed. None: the architecture has no such call. The x86-64 column is what runs in the tests; the aarch64 one has
 never been run.
 

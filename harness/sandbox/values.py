@@ -1,8 +1,8 @@
 """Plain values as JSON, exactly: what a call carries into the sandbox, and the answer out of it.
 
-Exact means: integers of any size, floats bit for bit, strings with lone surrogates, tuples and lists apart. An instance
-of a subclass is reduced to its base value (Counter to dict, namedtuple to tuple, IntEnum to int) by the base class's own
-methods, so that an overridden `__eq__` never reaches the judge. Any other object becomes `Opaque`: it equals nothing.
+Exact means: integers of any size, floats bit for bit, strings with lone surrogates, tuples and lists apart. An
+instance of a subclass is reduced to its base value (Counter to dict, namedtuple to tuple, IntEnum to int) by the base's
+own methods, so that an overridden `__eq__` never reaches the judge. Any other object becomes `Opaque`: it equals nothing.
 A JSON object is always a tag: {"t": [...]} is a tuple; plain JSON stands for itself.
 """
 
@@ -56,7 +56,7 @@ def pack(value: Any, strict: bool = False) -> Any:
 
 
 def unpack(packed: Any) -> Any:
-    """The value of a packed one. Raises ValueError, TypeError, LookupError, or RecursionError on what `pack` can't give."""
+    """The value of a packed one. What `pack` can't give raises ValueError, TypeError, LookupError or RecursionError."""
     if type(packed) is list:
         return [unpack(item) for item in packed]
     if type(packed) is not dict:
