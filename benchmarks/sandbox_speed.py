@@ -68,10 +68,11 @@ def main() -> None:
             started, used = time.perf_counter(), processor_seconds()
             passed = run(problems, options.workers)
             seconds, used = time.perf_counter() - started, processor_seconds() - used
-            measured[name].append((len(problems) / seconds, 1e3 * used / len(problems)))
+            rate, cost = len(problems) / seconds, 1e3 * used / len(problems)
+            measured[name].append((rate, cost))
             print(
-                f"round {round_ + 1} {name:11} {measured[name][-1][0]:6.0f} programs/s  {measured[name][-1][1]:5.1f} CPU "
-                f"ms per program  {passed}/{len(problems)} passed  load {os.getloadavg()[0]:.1f}",
+                f"round {round_ + 1} {name:11} {rate:6.0f} programs/s  {cost:5.1f} CPU ms per program  "
+                f"{passed}/{len(problems)} passed  load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
     summary = {

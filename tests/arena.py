@@ -70,7 +70,7 @@ def _flags() -> list[str]:
 
 
 def run(user: int, place: Path, arguments: list[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run this Python with the arguments in an arena at the empty folder `place`, as that user (0: root of the arena)."""
+    """Run this Python with the arguments in an arena at the empty folder `place`, as that user (0: its root)."""
     own = [Path(sys.executable).parent, sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"], ROOT]
     prefixes = dict.fromkeys(["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", *map(str, own)])
     inside = user if os.geteuid() == 0 else 0  # an ordinary user is the only one there is in its own arena

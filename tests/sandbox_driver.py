@@ -37,8 +37,7 @@ ADD = Problem("add", hostile_answers.PROMPT, "add", hostile_answers.TEST)
 ATTACK = Problem("attack", hostile_attacks.PROMPT, "attack", hostile_attacks.TEST)
 CLEAN = Program(ATTACK, "    import os\n    return os.listdir('.') == [] and len(os.environ) == 0\n")
 # a few of each category, for a test of seconds
-FAST = set(  # noqa: SIM905
-    """
+FAST_NAMES = """
     exit-os exit-sys exit-at-import exit-exec-true always-equal always-equal-int overwrite-check
     read-constants trace-jump forge-verdict close-everything huge-announced half-frame collisions nested
     descriptors-to-judge read-secret read-secret-syscall list-home overwrite-secret truncate-secret
@@ -46,8 +45,8 @@ FAST = set(  # noqa: SIM905
     fork subprocess clone3-raw survivor kill-victim kill-by-fcntl kill-everything ptrace tcp abstract-socket
     user-namespace int80 memfd memory-bytes disk-many-full disk-many-files disk-folders descriptors output cpu
     sleep-catching ignore-signals crash left-behind
-    """.split()
-)
+"""
+FAST = set(FAST_NAMES.split())
 
 
 class Scene:
@@ -213,7 +212,7 @@ def differences(before: dict, after: dict) -> dict:
 
 
 def unsafe() -> dict:
-    """Each attack under a runner that is no sandbox: exec of program and test in one interpreter, exit code 0 passes."""
+    """Each attack where there is no sandbox: program and test in one interpreter, exit code 0 passes."""
     scene = Scene()
     outcome = {}
     for name, (category, problem, source) in programs("all").items():

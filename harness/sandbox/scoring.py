@@ -86,7 +86,7 @@ def read_samples(path: Path, problems: dict[str, Problem]) -> list[dict[str, Any
     missing = [task for task in problems if task not in {row["task_id"] for row in rows}]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} of {len(problems)} problems are not attempted (the first: {', '.join(missing[:5])}); "
+            f"{path}: {len(missing)} of {len(problems)} problems are not attempted (first: {', '.join(missing[:5])}); "
             "pass@k is defined over all of them. Give the problems that are with --problems FILE"
         )
     return rows
@@ -98,7 +98,7 @@ def _near(name: str, problems: Iterable[str]) -> str:
 
 
 def check_reference(box: Sandbox, problems: Iterable[Problem], timeout: float) -> str:
-    """`164/164`, or raises ReferenceFailed naming what failed. `not given` where no problem has a canonical solution."""
+    """`164/164`, or raises ReferenceFailed naming what failed; `not given` where no problem has a solution."""
     given = [problem for problem in problems if problem.canonical_solution]
     if not given:
         return "not given"
@@ -110,14 +110,14 @@ def check_reference(box: Sandbox, problems: Iterable[Problem], timeout: float) -
     ]
     if failed:
         raise ReferenceFailed(
-            f"{len(failed)} of {len(given)} canonical solutions do not pass here at a time limit of {timeout:g} s, so no "
-            f"score is reported; the first: {'; '.join(failed[:3])}. Remedy: a longer --timeout, or an idle machine"
+            f"{len(failed)} of {len(given)} canonical solutions do not pass here at a time limit of {timeout:g} s, so "
+            f"no score is reported; the first: {'; '.join(failed[:3])}. Remedy: a longer --timeout, or an idle machine"
         )
     return f"{len(given)}/{len(given)}"
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k samples passes: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 1)."""
+    """Unbiased estimate of the chance that one of k samples passes: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021)."""
     if not 0 <= passed <= samples or not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {passed} right in {samples}")
     missed = 1.0

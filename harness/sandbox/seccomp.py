@@ -125,7 +125,7 @@ def segments(pieces: dict[int, list[Instruction]]) -> list[tuple[int, list[Instr
 
 
 def tree(parts: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
-    """Search by halves: the kernel tries a new filter on every system call, which a chain would make 10 times slower."""
+    """Search by halves: the kernel tries a new filter on every system call, which a chain makes 10 times slower."""
     if len(parts) == 1:
         return parts[0][1]
     middle = len(parts) // 2

@@ -3,7 +3,8 @@
     judge ── control socket ──▶ server ── fork ──▶ program      (which holds the answer socket and nothing else)
 
 Started by the pool with an environment of two variables, which are cleared. The process that the pool started only
-waits: the server is its child, because a pid namespace begins with the next fork. No code of a program ever runs in the server.
+waits: the server is its child, because a pid namespace begins with the next fork. No code of a program ever
+runs in the server.
 It ends when the judge's end of the control socket closes, whatever the reason, and takes the program with it.
 """
 

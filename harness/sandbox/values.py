@@ -2,7 +2,8 @@
 
 Exact means: integers of any size, floats bit for bit, strings with lone surrogates, tuples and lists apart. An
 instance of a subclass is reduced to its base value (Counter to dict, namedtuple to tuple, IntEnum to int) by the base's
-own methods, so that an overridden `__eq__` never reaches the judge. Any other object becomes `Opaque`: it equals nothing.
+own methods, so that an overridden `__eq__` never reaches the judge. Any other object becomes `Opaque`: it equals
+nothing.
 A JSON object is always a tag: {"t": [...]} is a tuple; plain JSON stands for itself.
 """
 
