@@ -377,6 +377,18 @@ def test_programs_are_read_as_they_are_needed_and_may_be_left(tier):
         assert judged(box, "assert candidate(1) == 1", "    return x\n") == "passed"
 
 
+def test_a_program_holds_four_descriptors_whatever_the_harness_has_open(tier):
+    body = (
+        "    import os\n    held = []\n    for n in range(4096):\n        try:\n            os.fstat(n)\n"
+        "        except OSError:\n            continue\n        held.append(n)\n    return held\n"
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(open(os.devnull)).fileno()  # noqa: PTH123
+        with Sandbox(tier) as box:
+            assert judged(box, "assert candidate(1) == [0, 1, 2, 3]", body) == "passed"
+
+
 # -- ends ------------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from harness.sandbox.wire import MAX_ORDER, Closed, Malformed, TooLate, Wire
 TIERS = ("namespaces", "landlock", "none")
 GRACE = 1.0  # seconds past the program's time limit until a judge counts as stuck
 START_SECONDS = 90.0
+STOP_SECONDS = 10
 ATTEMPTS = 2  # of a program that takes its judge along
 ROOT = str(Path(__file__).resolve().parents[2])
 START_JUDGE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.sandbox import judge; judge.main()"
@@ -94,9 +95,8 @@ class Judge:
     def __init__(self, tier: str, timeout: float) -> None:
         mine, orders = socket.socketpair()
         judges, servers = socket.socketpair()
-        self._tail, tail = (
-            os.pipe()
-        )  # the far end is open in judge and server, and closes when the last of them is gone
+        # the far end is open in judge and server, and closes when the last of them is gone
+        self._tail, tail = os.pipe()
         self.wire = Wire(mine, max_frame=MAX_ORDER)
         self.work: tuple[int, dict[str, Any], int] | None = None  # index, order, attempts before
         self.began = 0.0
@@ -104,18 +104,10 @@ class Judge:
             try:
                 # the server sees no installed packages (-S); a check may use them
                 server = [sys.executable, "-S", "-s", "-P", "-c", START_SERVER, ROOT, str(servers.fileno())]
-                judge = [
-                    sys.executable,
-                    "-s",
-                    "-P",
-                    "-c",
-                    START_JUDGE,
-                    ROOT,
-                    str(orders.fileno()),
-                    str(judges.fileno()),
-                ]
-                self._server = start([*server, tier, str(timeout)], [servers.fileno(), tail])
-                self._process = start(judge, [orders.fileno(), judges.fileno(), tail])
+                self._server = start([*server, str(tail), tier, str(timeout)], [servers.fileno(), tail])
+                judge = [sys.executable, "-s", "-P", "-c", START_JUDGE, ROOT]
+                ends = [orders.fileno(), judges.fileno()]
+                self._process = start([*judge, *map(str, ends)], [*ends, tail])
             finally:
                 os.close(tail)
         self.wire.deadline = time.monotonic() + START_SECONDS
@@ -143,9 +135,11 @@ class Judge:
         self.wire.close()
         if self.work is not None:
             self._process.kill()
-        if not select.select([self._tail], [], [], 10)[0]:
+        poll = select.poll()
+        poll.register(self._tail)
+        if not poll.poll(STOP_SECONDS * 1000):
             self._process.kill()
-            select.select([self._tail], [], [], 10)
+            poll.poll(STOP_SECONDS * 1000)
         os.close(self._tail)
         self._process.wait()
         self._server.wait()

@@ -11,6 +11,7 @@ It ends when the judge's end of the control socket closes, whatever the reason, 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -29,35 +30,11 @@ from pathlib import Path
 from harness.sandbox import landlock, limits, linux, namespaces, program, quota, restricted, runtime, seccomp
 
 # imported before the fork, because programs ask for them often and each costs milliseconds
-WARM = (
-    "typing",
-    "math",
-    "collections",
-    "re",
-    "itertools",
-    "functools",
-    "string",
-    "heapq",
-    "bisect",
-    "random",
-    "copy",
-    "operator",
-    "hashlib",
-    "statistics",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "fractions",
-    "enum",
-    "cmath",
-    "json",
-    "struct",
-    "contextlib",
-    "types",
-    "ctypes",
-    "queue",
-    "threading",
-)
+WARM = """
+typing math collections re itertools functools string heapq bisect random copy operator hashlib statistics
+dataclasses datetime decimal fractions enum cmath json struct contextlib types ctypes queue threading
+"""
+# a program's own descriptors lie below; the server's from here to limits.DESCRIPTORS, all of which the child closes
 LOW = 10
 
 
@@ -121,12 +98,16 @@ class Isolation:
 
 
 def main() -> None:
-    control = socket.socket(fileno=int(sys.argv[1]))
-    tier, timeout = sys.argv[2], float(sys.argv[3])
+    handles, tier, timeout = [int(text) for text in sys.argv[1:3]], sys.argv[3], float(sys.argv[4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while os.dup(0) < LOW:  # a program's descriptors lie below; whatever is opened from here on lies above
+    while os.dup(0) < LOW:
         pass
-    for name in WARM:
+    # the harness may have hundreds of files open, and these had its numbers; the second is held open and nothing else
+    control_handle, _ = [fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, LOW) for handle in handles]
+    for handle in handles:
+        os.close(handle)
+    control = socket.socket(fileno=control_handle)
+    for name in WARM.split():
         importlib.import_module(name)
     random.seed(0)  # same programs, same verdicts
     isolation = Isolation(tier, timeout)
@@ -159,27 +140,37 @@ def serve(control: socket.socket, isolation: Isolation) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    while True:
-        _, handles, *_ = socket.recv_fds(control, 1, 1)
-        if not handles:
-            os._exit(0)
-        answers = handles[0]
-        child = linux.fork()
-        if child == 0:
-            control.close()
-            become_program(answers, isolation, listeners)
-        os.close(answers)
-        wait_for_end(control, listeners)
-        os.kill(child, signal.SIGKILL)
-        if isolation.tier == "namespaces" and os.getpid() == 1:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)  # nothing should be left: one process per program
-        _, status, _ = os.wait4(child, 0)
-        tidy(isolation.work)
-        try:
-            control.sendall(status.to_bytes(4, "little"))
-        except OSError:
-            os._exit(0)
+    try:
+        while True:
+            one_program(control, isolation, listeners)
+    finally:  # a server that can't go on ends, and the pool starts another
+        os._exit(1)
+
+
+def one_program(
+    control: socket.socket, isolation: Isolation, listeners: tuple[socket.socket, socket.socket] | None
+) -> None:
+    """Wait for the judge to hand over a socket, run a program on it until the judge says so, and tidy up."""
+    _, handles, *_ = socket.recv_fds(control, 1, 1)
+    if not handles:
+        os._exit(0)
+    answers = handles[0]
+    child = linux.fork()
+    if child == 0:
+        control.close()
+        become_program(answers, isolation, listeners)
+    os.close(answers)
+    wait_for_end(control, listeners)
+    os.kill(child, signal.SIGKILL)
+    if isolation.tier == "namespaces" and os.getpid() == 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # nothing should be left: one process per program
+    _, status, _ = os.wait4(child, 0)
+    tidy(isolation.work)
+    try:
+        control.sendall(status.to_bytes(4, "little"))
+    except OSError:
+        os._exit(0)
 
 
 def wait_for_end(control: socket.socket, listeners: tuple[socket.socket, socket.socket] | None) -> None:
