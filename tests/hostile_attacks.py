@@ -289,7 +289,5 @@ RESOURCES = {
 
 CATEGORIES = {"files": FILES, "processes": PROCESSES, "kernel": KERNEL, "resources": RESOURCES}
 # that run until killed, or crash, instead of returning True; left-behind is an attack on the tidying
-NEVER_TRUE = {"cpu", "cpu-in-c", "cpu-regex", "cpu-power", "sleep", "sleep-catching", "ignore-signals", "deadlock"} | {
-    "recursion-crash"
-}
+NEVER_TRUE = {"cpu", "cpu-in-c", "cpu-regex", "cpu-power", "sleep", "sleep-catching", "ignore-signals", "deadlock"}
 CRASHING = {"crash", "recursion-crash"}
