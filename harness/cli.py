@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
+from harness.request import DATA_VARIABLE, assigned, data_folder, load_plugins, planned, positive, split
+from harness.saying import announce, command_line, finish, print_json, say, summarise
 
 if TYPE_CHECKING:
-    from harness.execution.local import Outcome
-    from harness.plan import Plan
-    from harness.suite import Suite
-
-DATA_VARIABLE = "HRM_BENCH_DATA"
+    pass
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -305,201 +300,35 @@ def new_task(
     print(templates.advice(name, path))
 
 
-# -- shared steps ----------------------------------------------------------------------------------------------------
+@app.command("score-code")
+def score_code(
+    samples: Annotated[
+        Path, typer.Option("--samples", metavar="FILE.jsonl", help='Rows of {"task_id": ..., "completion": ...}.')
+    ],
+    problems: Annotated[
+        Path | None,
+        typer.Option("--problems", metavar="FILE.jsonl", help="Default: HumanEval's 164.", show_default=False),
+    ] = None,
+    k: Annotated[str, typer.Option("--k", metavar="1,10,100", help="Which pass@k.")] = "1,10,100",
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Wall-clock seconds per program.")] = 3.0,
+    sandbox: Annotated[
+        str, typer.Option("--sandbox", metavar="auto|namespaces|landlock", help="auto: the best that holds here.")
+    ] = "auto",
+    allow_unsafe: Annotated[
+        bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: the programs can do anything.")
+    ] = False,
+    jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Programs at a time.")] = "auto",
+) -> None:
+    """Run a file of generated programs in a sandbox and print pass@k. For any model's samples, in HumanEval's format.
 
+    Writes FILE.jsonl_results.jsonl: the samples with "result" and "passed". Nothing is scored unless the problems' own
+    canonical solutions pass here first. docs/sandbox.md says what the sandbox keeps out.
+    """
+    from harness.sandbox import scoring
 
-def planned(
-    suite: str,
-    assignments: list[str] | None,
-    tasks: str | None,
-    arms: str | None,
-    seeds: int | None,
-    smoke: bool,
-    max_updates: int | None,
-    max_examples: int | None,
-    batch_size: int | None,
-    device: str | None,
-    precision: str | None,
-    results: Path,
-    data: Path | None,
-    plugin: list[Path] | None,
-) -> tuple[Plan, Path]:
-    """The plan that a command line asks for, and its results folder."""
-    for option, value in (
-        ("--seeds", seeds),
-        ("--max-updates", max_updates),
-        ("--max-examples", max_examples),
-        ("--batch-size", batch_size),
-    ):
-        if value is not None:
-            positive(option, value)
-    recipe: dict[str, Any] = {}
-    if max_updates is not None:
-        recipe["max_updates"] = max_updates
-    if batch_size is not None:
-        recipe["batch_size"] = batch_size
-    if precision is not None:
-        recipe["precision"] = precision
-    if max_examples is not None:
-        recipe["evaluation"] = {"validation_examples": max_examples, "test_examples": max_examples}
-    checked = read(suite, assignments, smoke, recipe, device, precision, plugin)
-    folder = data_folder(data)
-
-    from harness.plan import Selection, make_plan
-    from harness.results import check_schema, check_writable
-
-    check_writable(results, "--results")
-    check_schema(results / checked.name)
-    load_plugins(plugin, models=True)
-    selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
-    place = results / checked.name
-    return make_plan(checked, folder, place, selection), place
-
-
-def read(
-    suite: str,
-    assignments: list[str] | None,
-    smoke: bool,
-    recipe: dict[str, Any],
-    device: str | None,
-    precision: str | None,
-    plugin: list[Path] | None,
-) -> Suite:
-    """The suite as the command line changes it: tasks that join by themselves, --smoke, shortcuts, --set last."""
-    from harness import suite as suites
-    from harness.training.device import DEVICES, PRECISIONS
-    from tasks.base import TASKS
-
-    if precision is not None and precision not in PRECISIONS:
-        raise UserError(f'--precision: unknown precision "{precision}"{did_you_mean(precision, PRECISIONS)}')
-    if device is not None and device not in DEVICES:
-        raise UserError(f'--device: unknown device "{device}"{did_you_mean(device, DEVICES)}')
-    load_plugins(plugin, models=False)
-    document, label = suites.read_suite(suite)
-    name = document.get("name")
-    joined = {task: TASKS.get(task).suites[name] for task in TASKS if name in TASKS.get(task).suites}
-    document = suites.with_tasks(document, joined)
-    if smoke:
-        document = suites.smoke(document)
-    document = suites.with_recipe(document, recipe)
-    if device is not None:
-        document["device"] = device
-    return suites.load_suite(document, label, assignments or ())
-
-
-def load_plugins(plugin: list[Path] | None, *, models: bool) -> None:
-    """Fill the registries: built-in files, installed plug-ins, --plugin files."""
-    import tasks
-    from harness.registry import load_entry_points, load_plugin
-
-    tasks.load_all()
-    if models:
-        import models as model_files
-
-        model_files.load_all()
-    load_entry_points()
-    for path in plugin or ():
-        load_plugin(path)
-
-
-def data_folder(option: Path | None) -> Any:
-    """--data, else the environment variable, else none. A folder that does not exist is an error, not an absence."""
-    from tasks.base import DataFolder
-
-    given = option or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
-    if given is not None and not given.is_dir():
-        raise UserError(f"{'--data' if option else DATA_VARIABLE} {given}: no such folder")
-    return DataFolder(given)
-
-
-def positive(option: str, value: str | int) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        raise UserError(f"{option} {value}: must be a whole number above 0") from None
-    if number < 1:
-        raise UserError(f"{option} {value}: must be a whole number above 0")
-    return number
-
-
-def split(names: str | None) -> list[str] | None:
-    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
-
-
-def assigned(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """KEY=VALUE pairs as a mapping; the task or the model judges keys and values."""
-    from harness.suite import assign
-
-    found: dict[str, Any] = {}
-    for pair in pairs or ():
-        assign(found, pair, option)
-    return found
-
-
-def announce(plan: Plan) -> None:
-    """Device, precision and what is skipped, before anything runs."""
-    say(f"HRM-Bench: suite {plan.suite.name}, {len(plan.cells)} cells")
-    say(f"device {plan.device.value}: {plan.device.reason}")
-    for value, reason in sorted({(choice.value, choice.reason) for choice in plan.precision.values()}):
-        say(f"precision {value}: {reason}")
-    for line in skipped_lines(plan):
-        say(line)
-
-
-def skipped_lines(plan: Plan) -> list[str]:
-    """Each skipped task with its reason and remedy, once more where a long run's last lines are read."""
-    return [
-        f"skipped: {task.name}: {task.skipped.reason}; remedy: {task.skipped.remedy}"
-        for task in plan.skipped()
-        if task.skipped is not None
-    ]
-
-
-def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
-    parts = [f"{outcome.finished} cells finished"]
-    if outcome.before:
-        parts.append(f"{outcome.before} were finished before")
-    if outcome.left:
-        parts.append(f"{outcome.left} left for the next time")
-    if outcome.skipped:
-        parts.append(f"{outcome.skipped} skipped ({', '.join(task.name for task in plan.skipped())}: data absent)")
-    if outcome.failed:
-        parts.append(f"{len(outcome.failed)} FAILED")
-    say(f"{'; '.join(parts)}; {seconds / 60:.1f} minutes")
-    for line in skipped_lines(plan):
-        say(line)
-    for cell, reason in outcome.failed:
-        say(f"failed: {cell.name} ({cell.run_folder}): {reason}")
-
-
-def finish(results: Path, page: Path, outcome: Outcome | None) -> None:
-    """The last line on standard output: one JSON document naming tables and report."""
-    tables = {path.name.split(".")[0]: str(path) for path in sorted(results.glob("*.csv*"))}
-    document: dict[str, Any] = {"results": str(results), "tables": tables, "report": str(page)}
-    if outcome is not None:
-        document["cells"] = {
-            "finished": outcome.finished + outcome.before,
-            "failed": len(outcome.failed),
-            "skipped": outcome.skipped,
-            "left": outcome.left,
-        }
-    say(f"report: {page}")
-    print_json(document)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def print_json(document: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # whoever read the output has seen enough
-        print(json.dumps(document, ensure_ascii=False), flush=True)
-
-
-def command_line() -> str:
-    import shlex
-
-    return shlex.join(["python", "run_benchmarks.py", *sys.argv[1:]])
+    number = len(os.sched_getaffinity(0)) if jobs == "auto" else positive("--jobs", jobs)
+    ks = [positive("--k", value) for value in split(k) or ()]
+    print_json(scoring.score(samples, problems, ks, timeout, sandbox, allow_unsafe, number))
 
 
 def main(argv: list[str]) -> int:

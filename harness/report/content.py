@@ -12,6 +12,7 @@ from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
 from harness.report.figures import Figure
 from harness.report.histograms import histogram_tables
+from harness.report.learned import learned_table
 from harness.report.method import configuration_tables, how_measured, recipe_table
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
@@ -42,7 +43,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         headline=_headline(tables, answers),
         answers=answers,
         overview=figures.get("", []),
-        compared=[_arms(suite, tables), *_costs(tables)],
+        compared=[_arms(suite, tables), learned_table(tables), *_costs(tables)],
         tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
         how=how_measured(tables),
         how_tables=[recipe_table(suite), *configuration_tables(tables)],

@@ -1,0 +1,143 @@
+"""What a command line asks for: options checked, plug-ins loaded, the suite read as changed, the plan made of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.suite import Suite
+
+DATA_VARIABLE = "HRM_BENCH_DATA"
+
+
+def planned(
+    suite: str,
+    assignments: list[str] | None,
+    tasks: str | None,
+    arms: str | None,
+    seeds: int | None,
+    smoke: bool,
+    max_updates: int | None,
+    max_examples: int | None,
+    batch_size: int | None,
+    device: str | None,
+    precision: str | None,
+    results: Path,
+    data: Path | None,
+    plugin: list[Path] | None,
+) -> tuple[Plan, Path]:
+    """The plan that a command line asks for, and its results folder."""
+    for option, value in (
+        ("--seeds", seeds),
+        ("--max-updates", max_updates),
+        ("--max-examples", max_examples),
+        ("--batch-size", batch_size),
+    ):
+        if value is not None:
+            positive(option, value)
+    recipe: dict[str, Any] = {}
+    if max_updates is not None:
+        recipe["max_updates"] = max_updates
+    if batch_size is not None:
+        recipe["batch_size"] = batch_size
+    if precision is not None:
+        recipe["precision"] = precision
+    if max_examples is not None:
+        recipe["evaluation"] = {"validation_examples": max_examples, "test_examples": max_examples}
+    checked = read(suite, assignments, smoke, recipe, device, precision, plugin)
+    folder = data_folder(data)
+
+    from harness.plan import Selection, make_plan
+    from harness.results import check_schema, check_writable
+
+    check_writable(results, "--results")
+    check_schema(results / checked.name)
+    load_plugins(plugin, models=True)
+    selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
+    place = results / checked.name
+    return make_plan(checked, folder, place, selection), place
+
+
+def read(
+    suite: str,
+    assignments: list[str] | None,
+    smoke: bool,
+    recipe: dict[str, Any],
+    device: str | None,
+    precision: str | None,
+    plugin: list[Path] | None,
+) -> Suite:
+    """The suite as the command line changes it: tasks that join by themselves, --smoke, shortcuts, --set last."""
+    from harness import suite as suites
+    from harness.training.device import DEVICES, PRECISIONS
+    from tasks.base import TASKS
+
+    if precision is not None and precision not in PRECISIONS:
+        raise UserError(f'--precision: unknown precision "{precision}"{did_you_mean(precision, PRECISIONS)}')
+    if device is not None and device not in DEVICES:
+        raise UserError(f'--device: unknown device "{device}"{did_you_mean(device, DEVICES)}')
+    load_plugins(plugin, models=False)
+    document, label = suites.read_suite(suite)
+    name = document.get("name")
+    joined = {task: TASKS.get(task).suites[name] for task in TASKS if name in TASKS.get(task).suites}
+    document = suites.with_tasks(document, joined)
+    if smoke:
+        document = suites.smoke(document)
+    document = suites.with_recipe(document, recipe)
+    if device is not None:
+        document["device"] = device
+    return suites.load_suite(document, label, assignments or ())
+
+
+def load_plugins(plugin: list[Path] | None, *, models: bool) -> None:
+    """Fill the registries: built-in files, installed plug-ins, --plugin files."""
+    import tasks
+    from harness.registry import load_entry_points, load_plugin
+
+    tasks.load_all()
+    if models:
+        import models as model_files
+
+        model_files.load_all()
+    load_entry_points()
+    for path in plugin or ():
+        load_plugin(path)
+
+
+def data_folder(option: Path | None) -> Any:
+    """--data, else the environment variable, else none. A folder that does not exist is an error, not an absence."""
+    from tasks.base import DataFolder
+
+    given = option or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    if given is not None and not given.is_dir():
+        raise UserError(f"{'--data' if option else DATA_VARIABLE} {given}: no such folder")
+    return DataFolder(given)
+
+
+def positive(option: str, value: str | int) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        raise UserError(f"{option} {value}: must be a whole number above 0") from None
+    if number < 1:
+        raise UserError(f"{option} {value}: must be a whole number above 0")
+    return number
+
+
+def split(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def assigned(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
+    """KEY=VALUE pairs as a mapping; the task or the model judges keys and values."""
+    from harness.suite import assign
+
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        assign(found, pair, option)
+    return found
