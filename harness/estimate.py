@@ -13,6 +13,7 @@ from harness.cell import Cell
 from harness.execution.local import default_jobs
 from harness.listing import table
 from harness.matching import FLOPS_TOLERANCE
+from harness.opponents import hrms, opponents
 from harness.plan import Plan, ResolvedArm, TaskPlan
 from harness.results import status
 from harness.training.act import run_segment
@@ -122,11 +123,13 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         ["arm", "layers × segments", "per answer", "per update", "training", "updates", "memory", "time per cell"],
         costs,
     )
+    matches = _matches(task, list(shown))
     for remark in _remarks(plan, task, list(shown)):
         print(f"  {remark}")
     print(f"  {reachable(plan, task)}")
     return {
         "arms": shown,
+        "matches": matches,
         "skipped": None if task.skipped is None else str(task.skipped),
         "seconds": seconds,
         "disk_mib": disk,
@@ -176,6 +179,27 @@ def reachable(plan: Plan, task: TaskPlan) -> str:
     p = smallest_p(seeds)
     note = "" if p <= 0.05 else "; the sign-flip test alone can't reach 0.05"
     return f"{pair}: {seeds} seeds; an exact sign-flip test can't go below p = {p:.3f}{note}"
+
+
+def _matches(task: TaskPlan, shown: list[str]) -> dict[str, Any]:
+    """What each HRM's fair opponents would be, whether or not the suite has them; printed and returned."""
+    rows: list[list[str]] = []
+    document: dict[str, Any] = {}
+    for arm in hrms(task, shown):
+        document[arm.name] = found = {}
+        for one in opponents(task, arm):
+            errors = one.matched and (one.matched.error_core, one.matched.error_total)
+            found[one.rule] = {"model": one.model, "size": one.size, "match_error": errors, "updates": one.updates}
+            core, total = (f"{error:+.1%}" for error in errors) if errors else ("–", "–")
+            ratio = one.flops_per_answer / arm.cost.flops_per_answer - 1 if one.flops_per_answer else None
+            rows.append([
+                arm.name, one.rule, one.model, one.size, f"{core} / {total}", "–" if ratio is None else f"{ratio:+.0%}",
+                "–" if one.updates is None else f"{one.updates:,}",
+            ])  # fmt: skip
+    if rows:
+        titles = ["rule", "opponent", "size", "core / all", "FLOPs per answer", "updates"]
+        table("each HRM's opponents at equal terms", ["HRM", *titles], rows)
+    return document
 
 
 def probe(plan: Plan, task: TaskPlan, arm: ResolvedArm) -> float:

@@ -138,7 +138,8 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
     used = suite.arms_of(name)
     needed = {*used, *(suite.arms[arm].match.to for arm in used if suite.arms[arm].match)}  # type: ignore[union-attr]
     resolved: dict[str, ResolvedArm] = {}
-    for arm_name in sorted(needed, key=lambda arm: suite.arms[arm].match is not None):
+    order = [arm for arm in suite.arms if arm in needed]
+    for arm_name in sorted(order, key=lambda arm: suite.arms[arm].match is not None):
         arm = suite.arms[arm_name]
         where = f"suite {suite.name}: arms.{arm_name}"
         override = suite.tasks[name].overrides.get(arm_name)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import FAMILIES, cell, random_batch, trainer
+from toys import FAMILIES, cell, random_batch, toy_task, trainer
 
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.training.checkpoint import load_weights, save_weights
+from harness.training.trainer import Trainer
 from models.base import MODELS, ModelShape, create_model
 from models.hrm_gru import GRUCell
 from tasks.base import DataFolder
@@ -183,6 +184,23 @@ def test_under_a_causal_mask_gradients_keep_an_ordinary_size(family):
 def test_an_empty_first_slot_under_a_causal_mask_is_refused():
     with pytest.raises(UserError, match="set slots: 0"):
         create_model("transformer", {"hidden": 16, "heads": 2, "puzzle_embedding": False}, CAUSAL)
+
+
+@pytest.mark.slow
+@every_family
+def test_it_learns_32_examples_by_heart(family):
+    model, config = FAMILIES[family]
+    updates = 900 if family == "hrm-segment-heads" else 400
+    recipe = {"batch_size": 32, "augmentation": False, "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.0}}
+    task = toy_task(model)
+    known = task.splits(0, DataFolder())["train"][:32]
+    t = Trainer(
+        cell(family, model, config=config, updates=updates, recipe=recipe), task, {"train": known}, torch.device("cpu")
+    )
+    while not t.finished:
+        t.advance()
+    result = evaluate(t.model, t.task, t.cell.loop, known, segments=t.cell.loop.segments, batch_size=32)
+    assert result.fixed().mean() > 0.96
 
 
 @pytest.mark.slow
