@@ -16,8 +16,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSettings(BaseModel):
     model_config = STRICT
 
-    name: Literal["adamw", "adam_atan2"] = "adamw"
-    learning_rate: float = Field(1e-4, gt=0)
+    name: Literal["adamw", "adam_atan2"] = Field("adamw", description="adamw, or adam_atan2 as in the published code")
+    learning_rate: float = Field(1e-4, gt=0, description="peak")
     weight_decay: float = Field(
         0.1, ge=0, description="decoupled, on all dense parameters but norm scales, as published"
     )
@@ -39,7 +39,7 @@ class Schedule(BaseModel):
     model_config = STRICT
 
     name: Literal["cosine", "constant"] = "cosine"
-    warmup_updates: int = Field(0, ge=0)
+    warmup_updates: int = Field(0, ge=0, description="updates of linear warm-up")
     final_ratio: float = Field(0.1, ge=0, le=1, description="learning rate at the end of a cosine, over the peak")
 
     def factor(self, update: int, progress: float) -> float:
@@ -194,7 +194,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(64, ge=1)
     budget: Budget = Budget(updates=1000)
     max_updates: int | None = Field(None, ge=1, description="a cap on top of the budget, for trials")
-    augmentation: bool = True
+    augmentation: bool = Field(True, description="draw an equivalent of each example, where the task has symmetries")
     accumulate: int = Field(1, ge=1, description="parts that a batch is run in, one after the other, to save memory")
     recompute: bool = Field(False, description="keep no activations within blocks; compute them again when needed")
     segment_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
@@ -213,7 +213,9 @@ class Recipe(BaseModel):
         None, ge=1, description="evaluation points without a better one on validation after which training stops"
     )
     drop_unused: bool = Field(False, description="drop fresh rows whose place is taken, as the published code does")
-    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = Field(
+        "auto", description="of activations; auto: bfloat16 where the processor is quick at it"
+    )
     compile: bool | Literal["auto"] = Field("auto", description="torch.compile the model; auto: on CUDA only")
     evaluation: EvaluationSettings = EvaluationSettings()
 

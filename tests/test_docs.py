@@ -6,16 +6,33 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from harness import tables
-from tasks.base import TASKS, DataFolder, create_task
+from harness import recipe_page, tables
+from harness.training.losses import LOSSES
+from models.base import Prediction
+from tasks.base import TASKS, Batch, DataFolder, create_task
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_page_of_tables_is_the_schema():
     assert (ROOT / "docs/tables.md").read_text() == tables.markdown(), "run: python -m harness.tables"
+
+
+def test_the_page_of_recipes_is_the_schema_and_its_loss_can_be_used():
+    assert (ROOT / "docs/recipe.md").read_text() == recipe_page.page(), "run: python -m harness.recipe_page"
+    (code,) = re.findall(r"```py\n(.*?)```", recipe_page.HEAD, re.S)
+    try:
+        exec(code, {})
+        batch = Batch(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int32), torch.zeros(2))
+        prediction = Prediction(torch.zeros(2, 3, 4))
+        assert torch.equal(
+            LOSSES.get("half-softmax")(prediction, batch), 0.5 * LOSSES.get("softmax")(prediction, batch)
+        )
+    finally:
+        LOSSES._items.pop("half-softmax", None)
 
 
 def test_every_column_has_a_sentence_and_a_type():
