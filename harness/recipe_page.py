@@ -1,4 +1,4 @@
-"""docs/recipe.md: every setting of a recipe and of an arm's loop, from the schema itself. `python -m harness.recipe_page`"""
+"""docs/recipe.md: every setting of a recipe and of a loop, from the schema. Run `python -m harness.recipe_page`."""
 
 from __future__ import annotations
 
