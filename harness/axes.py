@@ -75,13 +75,16 @@ def within(difficulty: np.ndarray, low: float | None, high: float | None) -> np.
     return inside
 
 
+CORRUPTED = "ood-corrupted-"
+
+
 def corrupted(task: Task, test: Examples) -> Splits:
     """`ood-corrupted-SHARE` for each share: test with that share of its input places changed, answers as they were.
 
     A token becomes another one that test has at its place, a feature changes its sign. Padding, places where all rows
     agree, and a causal task's answer stay. The same change for every seed and arm.
     """
-    return {f"ood-corrupted-{share:g}": _corrupted(task, test, share) for share in task.axes.corruption}
+    return {f"{CORRUPTED}{share:g}": _corrupted(task, test, share) for share in task.axes.corruption}
 
 
 def _corrupted(task: Task, test: Examples, share: float) -> Examples:

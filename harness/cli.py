@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,9 +13,6 @@ from typer.core import TyperGroup
 from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
 from harness.request import DATA_VARIABLE, assigned, data_folder, load_plugins, planned, positive, split
 from harness.saying import announce, command_line, finish, print_json, say, summarise
-
-if TYPE_CHECKING:
-    pass
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -52,7 +49,9 @@ app = typer.Typer(
 
 # -- options that several verbs share --------------------------------------------------------------------------------
 
-SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME|FILE", help="tiny, small, medium, or a YAML file.")]
+SuiteName = Annotated[
+    str, typer.Option("--suite", metavar="NAME|FILE", help="A built-in suite (list suites), or a YAML file.")
+]
 Assign = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any suite key, dotted: recipe.batch_size=32. Repeatable."),

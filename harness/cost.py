@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -83,48 +84,10 @@ def measure(
     Where updates differ (a bootstrap pass every few, shorter rollouts in a curriculum's stages), FLOPs per update are
     the mean over the run. dtype, that of the activations, decides activation_bytes alone.
     """
-    rows = 2
-    copy = create_model(model, config, shape, dtype=dtype)
-    if recipe.recompute:
-        recompute_layers(copy)
-    batch = _meta_batch(shape, rows)
-
-    def update_once(most: int, bootstraps: bool) -> None:
-        # `correct` decides only the halting target's value, never what is computed: label equality stands in
-        steps = torch.zeros(rows, dtype=torch.int32, device="meta")
-        state = copy.initial_state(batch)
-        total = torch.zeros((), device="meta")
-        phase = Phase(most, loop.exploration, bootstraps=bootstraps)
-        for _ in range(min(loop.rollout, most)):
-            state, _, losses = run_segment(loop, LabelEquality(), copy, state, batch, steps, "softmax", phase)
-            total = total + losses.total
-            if loop.detach:
-                state = detached(state)
-        total.backward()
-
+    copy, per_row = _copy(model, config, shape, recipe, dtype), 1 / ROWS
+    flops = _phase_flops(copy, shape, loop, recipe)
+    stages, often = recipe.curriculum.stages(loop.segments), 1 / loop.bootstrap_every
     groups = copy.parameter_groups()
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        # the kernels that train never keep the S × S attention matrix, which the MATH kernel counted here does
-        attention = tensor.dim() >= 3 and tensor.shape[-1] == tensor.shape[-2] >= shape.sequence_length
-        if not isinstance(tensor, torch.nn.Parameter) and not attention:
-            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        flops_per_update = _count(lambda: update_once(loop.segments, True))
-    often = 1 / loop.bootstrap_every
-    if loop.bootstrap_every > 1 or len(recipe.curriculum.stages(loop.segments)) > 1:
-        counted = {
-            (most, bootstraps): _count(lambda most=most, bootstraps=bootstraps: update_once(most, bootstraps))  # type: ignore[misc]
-            for _, most in recipe.curriculum.stages(loop.segments)
-            for bootstraps in (True, False)
-        }
-        flops_per_update = sum(
-            share * (often * counted[most, True] + (1 - often) * counted[most, False])
-            for share, most in recipe.curriculum.stages(loop.segments)
-        )
     return Cost(
         core=groups["core"],
         embeddings=groups["embeddings"],
@@ -134,9 +97,78 @@ def measure(
         layers_per_segment=copy.layers_per_segment,
         segments=loop.segments if copy.recurrent else 1,
         flops_per_segment=_segment_flops(copy, shape),
-        flops_per_update=flops_per_update / rows * recipe.batch_size,
-        activation_bytes=sum(kept.values()) / rows * recipe.batch_size / recipe.accumulate,
+        flops_per_update=sum(
+            share * (often * flops[most, True] + (1 - often) * flops.get((most, False), 0)) for share, most in stages
+        ),
+        activation_bytes=_activation_bytes(copy, shape, loop) * per_row * recipe.batch_size / recipe.accumulate,
     )
+
+
+def phase_flops(
+    model: str, config: ModelConfig, shape: ModelShape, loop: Loop, recipe: Recipe
+) -> dict[tuple[int, bool], float]:
+    """FLOPs of an update of the whole batch by (largest number of segments then, whether it has a bootstrap pass)."""
+    return _phase_flops(_copy(model, config, shape, recipe), shape, loop, recipe)
+
+
+ROWS = 2
+"""Rows that are counted: they are independent, so the rest is a multiple."""
+
+
+def _copy(
+    model: str, config: ModelConfig, shape: ModelShape, recipe: Recipe, dtype: torch.dtype = torch.float32
+) -> ReasoningModel:
+    copy = create_model(model, config, shape, dtype=dtype)
+    if recipe.recompute:
+        recompute_layers(copy)
+    return copy
+
+
+def _phase_flops(copy: ReasoningModel, shape: ModelShape, loop: Loop, recipe: Recipe) -> dict[tuple[int, bool], float]:
+    counted = {}
+    for _, most in recipe.curriculum.stages(loop.segments):
+        for bootstraps in (True, False)[: 1 + (loop.bootstrap_every > 1)]:
+            flops = _count(partial(_update, copy, shape, loop, most, bootstraps))
+            counted[most, bootstraps] = flops / ROWS * recipe.batch_size
+    return counted
+
+
+def _update(copy: ReasoningModel, shape: ModelShape, loop: Loop, most: int, bootstraps: bool = True) -> None:
+    """One update as the trainer runs it, on the meta device."""
+    batch = _meta_batch(shape, ROWS)
+    # `correct` decides only the halting target's value, never what is computed: label equality stands in
+    steps = torch.zeros(ROWS, dtype=torch.int32, device="meta")
+    state, attached = copy.initial_state(batch), torch.zeros((), device="meta")
+    phase = Phase(most, loop.exploration, bootstraps=bootstraps)
+    for _ in range(min(loop.rollout, most)):
+        state, _, losses = run_segment(loop, LabelEquality(), copy, state, batch, steps, "softmax", phase)
+        if loop.detach:
+            losses.total.backward()
+            state = detached(state)
+        else:
+            attached = attached + losses.total
+    if not loop.detach:
+        attached.backward()
+
+
+def _activation_bytes(copy: ReasoningModel, shape: ModelShape, loop: Loop) -> float:
+    """Kept for one backward pass of ROWS rows: of one segment where segments are detached, else of a whole rollout."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        # the kernels that train never keep the S × S attention matrix, which the MATH kernel counted here does
+        attention = tensor.dim() >= 3 and tensor.shape[-1] == tensor.shape[-2] >= shape.sequence_length
+        if not isinstance(tensor, torch.nn.Parameter) and not attention:
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    one = loop.model_copy(update={"rollout": 1}) if loop.detach else loop
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        _update(copy, shape, one, loop.segments)
+    return sum(kept.values())
 
 
 class LabelEquality(Task):

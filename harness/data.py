@@ -73,14 +73,20 @@ def _kept(task: Task, description: Path, data: DataFolder, folder: Path) -> Data
     return None
 
 
+def splits_of(task: Task, seed: int, data: DataFolder) -> tuple[Splits, Splits]:
+    """The task's splits as it gives them, and as its axes want them: selected, checked, the corrupted ones beside."""
+    whole = task.splits(seed, data)
+    splits = axes.selected(task, whole, seed)
+    task.check(splits, _canonical_keys)
+    # made of test rows, so never compared with the other splits
+    return whole, splits | axes.corrupted(task, splits["test"])
+
+
 def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: Path) -> DataSet:
     watched = DataFolder(data.root)
     if task.package:
         watched.package(task.package)
-    splits = axes.selected(task, task.splits(seed, watched), seed)
-    task.check(splits, _canonical_keys)
-    # made of test rows, so never compared with the other splits
-    splits |= axes.corrupted(task, splits["test"])
+    whole, splits = splits_of(task, seed, watched)
     digest = store.splits_digest(splits)
     about = {
         "task": task.name,
@@ -98,7 +104,7 @@ def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: P
             **about,
             "digest": digest,
             "floor": task.floor(splits),
-            "notes": task.notes(splits),
+            "notes": task.notes(whole),
             "sizes": {name: len(part) for name, part in splits.items()},
             "lengths": {name: part.inputs.shape[1] for name, part in splits.items()},
             "references": answerers.references(task, splits),
@@ -150,7 +156,7 @@ def _build_key(task: Task, seed: int) -> str:
     """Hash of what decides data and references: name, version, settings, seed, the code of all tasks and answerers."""
     module = sys.modules[type(task).__module__].__file__ or ""
     here = Path(__file__).parent
-    own = {Path(module), Path(answerers.__file__), here / "axes.py"}
+    own = {Path(module), Path(answerers.__file__), here / "axes.py", here / "seeds.py"}
     files = sorted({*here.parent.joinpath("tasks").glob("*.py"), *own})
     code = hashlib.sha256()
     for file in files:

@@ -65,7 +65,9 @@ def opponents(task: TaskPlan, arm: ResolvedArm) -> list[Opponent]:
     found = []
     for rule, model in RULES:
         loop = arm.loop if MODELS.get(model).recurrent else ONE_PASS
-        start = resolve_config(model, {"hidden": hidden, "heads": heads, "layers": layers})
+        own = arm.config.model_dump()
+        shared = {name: own[name] for name in ("puzzle_embedding", "dropout") if name in own}
+        start = resolve_config(model, {**shared, "hidden": hidden, "heads": heads, "layers": layers})
         try:
             matched = match_arm(rule, model, start, reference, shape, loop.segments, f"{arm.name}'s {rule}")
         except UserError as error:
@@ -73,7 +75,7 @@ def opponents(task: TaskPlan, arm: ResolvedArm) -> list[Opponent]:
             continue
         per_update = measure(model, matched.config, shape, loop, task.recipe).flops_per_update
         updates = arm.updates
-        if rule == "train_flops" and updates is not None:
+        if updates is not None and (rule == "train_flops" or task.recipe.budget.train_flops is not None):
             updates = max(1, round(updates * arm.cost.flops_per_update / per_update))
         per_answer = flops_per_segment(model, matched.config, shape) * loop.segments
         found.append(Opponent(rule, model, matched, updates, per_answer))

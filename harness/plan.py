@@ -179,6 +179,12 @@ def _check_names(recipe: Recipe, arms: dict[str, ResolvedArm], shape: ModelShape
         raise UserError(f'{where}: recipe.loss: no loss "{recipe.loss}"{did_you_mean(recipe.loss, LOSSES.names())}')
     for arm in arms.values():
         recipe.weights_of(arm.loop.segments)
+        for _, most in recipe.curriculum.stages(arm.loop.segments):
+            if most > arm.loop.rollout and most % arm.loop.rollout:
+                raise UserError(
+                    f"{where}: recipe.curriculum.segments: a stage of {most} segments is no multiple of {arm.name}'s "
+                    f"rollout of {arm.loop.rollout}, so rows would run past it"
+                )
     if recipe.optimizer.factors:
         models = [create_model(arm.model, arm.config, shape) for arm in arms.values()]
         parameters = [name for model in models for name, _ in model.named_parameters()]

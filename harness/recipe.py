@@ -19,7 +19,9 @@ class OptimizerSettings(BaseModel):
     name: Literal["adamw", "adam_atan2"] = Field("adamw", description="adamw, or adam_atan2 as in the published code")
     learning_rate: float = Field(1e-4, gt=0, description="peak")
     weight_decay: float = Field(
-        0.1, ge=0, description="decoupled, on all dense parameters but norm scales, as published"
+        0.1,
+        ge=0,
+        description="decoupled; norm scales and biases are spared",
     )
     betas: tuple[Share, Share] = (0.9, 0.95)
     factors: dict[str, Annotated[float, Field(gt=0)]] = Field(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,16 @@ MANIFEST = "manifest.json"
 
 
 def save(splits: Splits, folder: Path, about: dict[str, Any]) -> None:
-    """Write the splits and what is to be known `about` them; where the folder is there already, it stays."""
+    """Write the splits and what is to be known `about` them; where the folder is there already, and whole, it stays."""
     if folder.is_dir():
-        return
+        try:
+            load(folder)
+            return
+        except BrokenData as broken:
+            print(
+                f"{broken.args[0].removesuffix('; delete the folder')}; writing it again", file=sys.stderr, flush=True
+            )
+            shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

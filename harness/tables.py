@@ -67,7 +67,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("seconds_train", "float", "Seconds of training, evaluation excluded. Compare only on one machine."),
         ("seconds_evaluation", "float", "Seconds of evaluation."),
         ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
-        ("floor", "float", "Exact accuracy of the better trivial predictor on test."),
+        ("floor", "float", "Exact accuracy of the best trivial predictor on test."),
         ("selected_update", "int", "Update of the evaluation point chosen on validation."),
         ("validation_exact", "float", "Exact accuracy on validation at that point."),
         ("final_validation_exact", "float", "Exact accuracy on validation at the last point."),

@@ -187,8 +187,12 @@ class ReasoningModel(nn.Module):
         raise NotImplementedError
 
     def exempt_from_decay(self, name: str) -> bool:
-        """Whether weight decay spares the parameter with this dotted name. The published recipes spare none."""
-        return False
+        """Whether weight decay spares the parameter with this dotted name: norm scales and biases, in every family.
+
+        The published code spares nothing, but its HRM has neither (a decay of 1.0 would pull scales to nought), only
+        the halting head's bias, which is decayed here, too.
+        """
+        return "norm" in name or (name.endswith("bias") and not name.startswith("q_head"))
 
     def group_of(self, name: str) -> str:
         """The group of the parameter with this dotted name."""

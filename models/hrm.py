@@ -116,7 +116,8 @@ class HRM(RecurrentModel):
 
     @property
     def buffers_of_states(self) -> dict[str, str]:
-        return {"z_L": "L_init"} if self.config.modules == "L" else super().buffers_of_states
+        # not super(): torch.compile would break the segment into seven pieces there
+        return {"z_L": "L_init"} if self.config.modules == "L" else self.STATES
 
     def update(self, states: State, x: Tensor, around: Surroundings) -> State:
         """H_cycles × L_cycles L updates with an H update after each L_cycles; `gradient` says which carry gradient."""

@@ -131,6 +131,10 @@ class KeyValueMemory:
         return self.kept[self.attention - 1]
 
 
+LARGEST = 1 << 40
+"""More numbers than a row of any activation holds."""
+
+
 @dataclass
 class Surroundings:
     """What the blocks of one segment have in common: rotary tables, attention mask, random numbers for dropout."""
@@ -152,8 +156,8 @@ class Surroundings:
         """x [B, …] with the given share of numbers set to zero and the others scaled up; numbers by row alone."""
         if self.noise is None or rate == 0:
             return x
-        size = x[0].numel()
-        kept = self.noise.at(call * size).uniform(*x.shape[1:]) >= rate
+        # a stream of its own per call: lanes of one stream would overlap where modules differ in width
+        kept = self.noise.at(call * LARGEST).uniform(*x.shape[1:]) >= rate
         return x * kept / (1 - rate)
 
 

@@ -91,11 +91,6 @@ class LibraryModel(SlottedModel):
         logits = self.run(self._cast(), x, mask)
         return self.following(state), Prediction(self.answered(logits))
 
-    def exempt_from_decay(self, name: str) -> bool:
-        """Norm scales and biases, as in the library's own trainer: HRM has neither, and its recipes' decay of 1.0 would
-        pull the scales to nought."""
-        return "norm" in name or name.endswith("bias")
-
     def _cast(self) -> Any:
         """The library's model with its weights in the type of the activations, still attached to the parameters."""
         weights = {name: p.to(self.dtype) for name, p in self.net.named_parameters() if p.dtype != self.dtype}

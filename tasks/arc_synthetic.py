@@ -39,7 +39,6 @@ class ArcSynthetic(Task):
 
     summary: ClassVar[str] = "copy, rotate, mirror, recolour or repeat a grid, as two demonstrations show"
     difficulty_unit: ClassVar[str] = "positions of the answer that differ from the query"
-    floor_note: ClassVar[str] = "most frequent training answer, or the query copied, whichever is better"
 
     contract_settings: ClassVar[dict[str, Any]] = {"train_examples": 1000, "test_examples": 200}
 

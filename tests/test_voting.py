@@ -47,7 +47,7 @@ class Fake(nn.Module):
         self.asked: list[torch.Tensor] = []
         self.rows = 0
 
-    def initial_state(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def initial_state(self, batch: Batch, keys=None) -> dict[str, torch.Tensor]:
         return {"segment": torch.zeros(len(batch.inputs))}
 
     def forward(self, state: dict, batch: Batch) -> tuple[dict, Prediction]:

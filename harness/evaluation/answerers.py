@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.axes import CORRUPTED
 from tasks.base import PAD, Examples, Splits, Task
 from tasks.predictors import Predictor
 
@@ -47,7 +48,9 @@ def references(task: Task, splits: Splits) -> list[Row]:
         for name, predictor in predictors.items():
             no_answer = "inputs are numbers, answers are tokens"
             rows += _rows(split, name, FLOOR, part, score(task, part, predictor), no_answer)
-        rows += _ceiling(task, split, part)
+        # where a question was changed and its label was not, a right solver would be judged wrong
+        if not split.startswith(CORRUPTED):
+            rows += _ceiling(task, split, part)
     return rows
 
 

@@ -172,7 +172,7 @@ def _examples(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
             "correct_by_segment": "".join("1" if right else "0" for right in result.correct[i]),
             "q_halt_by_segment": ""
             if result.q_halt is None
-            else ";".join(f"{value:.3g}" for value in result.q_halt[i]),
+            else ";".join(f"{value:.7g}" for value in result.q_halt[i]),
         }
         for i, example_id in enumerate(examples.ids)
     ]

@@ -18,6 +18,7 @@ from harness.analysis.calibration import calibration
 from harness.analysis.collect import write_table
 from harness.cell import Cell
 from harness.cost import flops_per_segment
+from harness.data import splits_of
 from harness.errors import UserError, did_you_mean
 from harness.evaluation.evaluate import evaluate, limited
 from harness.evaluation.records import write_score_tables
@@ -96,7 +97,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
     model = build(source, precision).to(device)
     if source.engine == "compiled" and device == source.device:
         compile_model(model)
-    splits = task.splits(source.key["seed"], data)
+    _, splits = splits_of(task, source.key["seed"], data)
     settings = source.evaluation
     scored = {
         name: limited(part, _limit(request, settings, name)) for name, part in _chosen(splits, request, task).items()

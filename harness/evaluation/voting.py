@@ -132,7 +132,7 @@ def poll(
             asked = task.variant(replace(own, puzzle_ids=ids[row]), number)
             if blank:
                 asked = replace(asked, puzzle_ids=torch.zeros_like(asked.puzzle_ids))
-            state = model.initial_state(asked)
+            state = model.initial_state(asked, place)
             for _ in range(loop.segments if model.recurrent else 1):
                 state, prediction = model(state, asked)
                 state = detached(state)

@@ -32,7 +32,7 @@ def learned_table(tables: Tables) -> Table:
             continue
         best = own.loc[(own["mean"] - own["floor"]).idxmax()]
         above = best["mean"] - best["floor"]
-        says = "learned" if above >= MARGIN else _why_not(tables, arm, best["task"])
+        says = "learned" if round(above, 9) >= MARGIN else _why_not(tables, arm, best["task"])
         figures = [Cell(f"{100 * value:.1f}", float(value)) for value in (best["mean"], best["floor"], above)]
         table.rows.append(Row([Cell(arm), Cell(best["task"]), Cell(best["stopping"]), *figures, Cell(says)]))
     return table

@@ -113,7 +113,7 @@ def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Pa
         if trainer.progress >= progress.next_point / points or trainer.finished:
             _evaluation_point(trainer, progress, validation)
             patience = trainer.recipe.early_stopping
-            if patience is not None and len(progress.curves) - 1 - progress.selected >= patience:
+            if patience is not None and _points_without_progress(progress) >= patience:
                 progress.stopped_early = True
                 return
             while progress.next_point <= points and trainer.progress >= progress.next_point / points:
@@ -125,6 +125,13 @@ def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Pa
         if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
             _save(trainer, progress, folder)
             raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")
+
+
+def _points_without_progress(progress: Progress) -> int:
+    """Evaluation points since the last one that was strictly better than all before it. (Selection takes the later of
+    equal points, so it can't tell.)"""
+    scores = [(point["validation_exact"], point["validation_token"]) for point in progress.curves]
+    return len(scores) - 1 - scores.index(max(scores))
 
 
 def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness import seeds
 from harness.cell import Cell
+from harness.cost import phase_flops
 from harness.random import CounterRandom
 from harness.recipe import Recipe
 from harness.training.act import (
@@ -27,7 +28,7 @@ from harness.training.act import (
 from harness.training.batches import DeviceData, Feeder
 from harness.training.ema import WeightAverage
 from harness.training.optim import Optimizers
-from models.base import ModelShape, ReasoningModel, State, create_model
+from models.base import ModelShape, ReasoningModel, State, create_model, resolve_config
 from models.layers import recompute_layers
 from tasks.base import Batch, Splits, Task
 
@@ -82,6 +83,14 @@ class Trainer:
         self.rows = torch.arange(self.recipe.batch_size, device=device)
         if cell.engine == "compiled":
             compile_model(self.model)
+            if self.average is not None:
+                self.average.model.compile_segment()
+        varies = cell.loop.bootstrap_every > 1 or bool(self.recipe.curriculum.segments)
+        config = resolve_config(cell.model, cell.config)
+        self.phase_flops = (
+            phase_flops(cell.model, config, ModelShape.of(task), cell.loop, self.recipe) if varies else None
+        )
+        self.flops = 0.0
         self.carry: Carry | None = None
         self.updates = 0
         self.examples = 0  # drawn, as of the last synchronisation
@@ -108,10 +117,6 @@ class Trainer:
     @property
     def finished(self) -> bool:
         return self.progress >= 1
-
-    @property
-    def flops(self) -> float:
-        return self.updates * self.cell.flops_per_update
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -148,6 +153,12 @@ class Trainer:
         parts = [self._rollout(part, phase, own) for part, own in zip(carry.parts(len(rows)), rows, strict=True)]
         self.carry = Carry.joined(parts)
         self.updates += 1
+        # the product where updates are alike: a sum of as many terms would drift from it by rounding
+        self.flops = (
+            self.updates * self.cell.flops_per_update
+            if self.phase_flops is None
+            else self.flops + self.phase_flops[phase.most, phase.bootstraps or self.cell.loop.bootstrap_every == 1]
+        )
         self.optimizers.step(self.updates, self.progress)
         if self.average is not None:
             self.average.update()
@@ -226,6 +237,7 @@ class Trainer:
             "cursor": self.feeder.cursor,
             "uses": self.feeder.uses,
             "updates": self.updates,
+            "flops": self.flops,
             "examples": self.examples,
             "seconds": self.seconds,
             "sums": self._sums,
@@ -244,6 +256,7 @@ class Trainer:
             self.carry = Carry(carried, batch, saved["steps"], saved["halted"])
         self.feeder.resume(state["cursor"], state["uses"])
         self.updates, self.examples, self.seconds = state["updates"], state["examples"], state["seconds"]
+        self.flops = state["flops"]
         self._sums = state["sums"]
 
 
