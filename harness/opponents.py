@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from harness.cost import flops_per_segment, measure
 from harness.errors import UserError
@@ -66,7 +67,7 @@ def opponents(task: TaskPlan, arm: ResolvedArm) -> list[Opponent]:
     for rule, model in RULES:
         loop = arm.loop if MODELS.get(model).recurrent else ONE_PASS
         own = arm.config.model_dump()
-        shared = {name: own[name] for name in ("puzzle_embedding", "dropout") if name in own}
+        shared: dict[str, Any] = {name: own[name] for name in ("puzzle_embedding", "dropout") if name in own}
         start = resolve_config(model, {**shared, "hidden": hidden, "heads": heads, "layers": layers})
         try:
             matched = match_arm(rule, model, start, reference, shape, loop.segments, f"{arm.name}'s {rule}")

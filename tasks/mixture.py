@@ -208,7 +208,7 @@ class Mixture(Task):
         return frozenset(keys)
 
     def predictors(self, train: Examples) -> dict[str, Predictor]:
-        """The four of every task, fitted to all rows; and for every member the one, fitted to its rows, that is best."""
+        """The four of every task, fitted to all rows; and per member the one that does best, fitted to its own rows."""
         return trivial_predictors(train) | {"best-by-member": BestByMember(self, train)}
 
 
