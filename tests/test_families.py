@@ -215,3 +215,15 @@ def test_it_learns_the_toy_task(family):
     test = t.task.splits(0, DataFolder())["test"]
     result = evaluate(t.model, t.task, t.cell.loop, test, segments=t.cell.loop.segments, batch_size=32)
     assert result.fixed().mean() > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["hrm", "trm-att", "looped", "transformer"])
+def test_a_segment_is_compiled_in_one_piece(family):
+    """In pieces, an arm would be slower than its opponents for no reason of its own."""
+    model = small(family)
+    batch = random_batch(5, 2, 6, 3)
+    state = model.initial_state(batch)
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(model.segment)(state, batch, model.puzzle_vectors(batch))
+    assert found.graph_count == 1, found.break_reasons

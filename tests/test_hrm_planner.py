@@ -294,6 +294,7 @@ def matched(rule, model, loop):
     return match_arm(rule, model, start, Reference(config, cost), shape, loop.segments, "arms.x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "model", "loop"), [("params", "transformer", ONE_PASS), ("inference_flops", "looped", LOOP)]
 )

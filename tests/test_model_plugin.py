@@ -51,6 +51,7 @@ def test_the_documented_model_passes_the_gates_of_every_built_in_one(registered,
     test_families.test_parameters_and_layers_counted_are_those_that_are_there("gated")
 
 
+@pytest.mark.slow
 def test_a_model_given_by_plugin_runs_in_the_documented_suite_matched_and_appears_in_tables_and_report(files, tmp_path):
     plugin, suite = (str(path) for path in files)
     places = ("--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports"))
@@ -72,6 +73,7 @@ def test_a_model_given_by_plugin_runs_in_the_documented_suite_matched_and_appear
     assert exact == float(rows["gated"]["test_exact"])
 
 
+@pytest.mark.slow
 def test_a_file_dropped_into_models_is_listed_with_its_costs(files, tmp_path):
     """In a copy of the project whose only difference is that one file."""
     for name in ("harness", "tasks"):
