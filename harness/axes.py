@@ -81,8 +81,10 @@ CORRUPTED = "ood-corrupted-"
 def corrupted(task: Task, test: Examples) -> Splits:
     """`ood-corrupted-SHARE` for each share: test with that share of its input places changed, answers as they were.
 
-    A token becomes another one that test has at its place, a feature changes its sign. Padding, places where all rows
-    agree, and a causal task's answer stay. The same change for every seed and arm.
+    The answer may no longer follow from such an input (a flipped bit flips the parity), so the figure says how stable
+    answers are, not how right; there is no ceiling. A token becomes another one that test has at its place, a feature
+    changes its sign. Padding, places where all rows agree, and a causal task's answer stay. The same change for every
+    seed and arm.
     """
     return {f"{CORRUPTED}{share:g}": _corrupted(task, test, share) for share in task.axes.corruption}
 

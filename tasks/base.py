@@ -224,7 +224,9 @@ class Task(BaseModel):
 
         Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
         the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only
-        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written.
+        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written. The runner
+        does not generate yet (harness/evaluation/generate.py and written.py have the parts), so that its figures for
+        such a task are a lower bound: answers that equal the label.
         """
         return False
 

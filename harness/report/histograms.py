@@ -10,7 +10,7 @@ from harness.report.page import Cell, Row, Table, column, number
 from harness.report.plots import select
 
 SHOWN = 12
-"""Kinds of answers per table: the most frequent, over labels and predictions. histograms.csv has them all."""
+"""Kinds of answers per table: the most frequent, over labels and predictions. histograms.csv has each run's 100."""
 
 
 def histogram_tables(tables: Tables, task: str) -> list[Table]:
