@@ -43,7 +43,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         headline=_headline(tables, answers),
         answers=answers,
         overview=figures.get("", []),
-        compared=[_arms(suite, tables), learned_table(tables), *_costs(tables)],
+        compared=[_arms(suite, tables), learned_table(tables, _arm_cell), *_costs(tables)],
         tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
         how=how_measured(tables),
         how_tables=[recipe_table(suite), *configuration_tables(tables)],

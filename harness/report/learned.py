@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.analysis.results import Tables
 from harness.report import numbers
 from harness.report.page import Cell, Row, Table, column, number, prose
@@ -13,7 +15,7 @@ MARGIN = 0.10
 STOPPING = ("fixed", "model")  # the model's own score; the oracle's is not
 
 
-def learned_table(tables: Tables) -> Table:
+def learned_table(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> Table:
     """One row per arm, on the task where it rose highest above the floor."""
     texts = [column(title) for title in ("arm", "best task", "stopping")]
     amounts = [number(f"{title} (%)") for title in ("exact", "floor", "above floor")]
@@ -28,13 +30,15 @@ def learned_table(tables: Tables) -> Table:
     for arm in tables.suite.arms:
         own = levels[levels["arm"] == arm]
         if own.empty:
-            table.rows.append(Row([Cell(arm), *[Cell(numbers.NONE)] * 5, Cell("no finished run")]))
+            table.rows.append(Row([arm_cell(tables, arm), *[Cell(numbers.NONE)] * 5, Cell("no finished run")]))
             continue
         best = own.loc[(own["mean"] - own["floor"]).idxmax()]
         above = best["mean"] - best["floor"]
         says = "learned" if round(above, 9) >= MARGIN else _why_not(tables, arm, best["task"])
         figures = [Cell(f"{100 * value:.1f}", float(value)) for value in (best["mean"], best["floor"], above)]
-        table.rows.append(Row([Cell(arm), Cell(best["task"]), Cell(best["stopping"]), *figures, Cell(says)]))
+        table.rows.append(
+            Row([arm_cell(tables, arm), Cell(best["task"]), Cell(best["stopping"]), *figures, Cell(says)])
+        )
     return table
 
 
