@@ -29,6 +29,7 @@ A loss of one's own needs no change here: in a file given with `--plugin`,
 ```py
 from harness.training.losses import cross_entropy, register_loss
 
+
 @register_loss("half-softmax")
 def half_softmax(prediction, batch):  # [B]: one loss per row, differentiable
     return 0.5 * cross_entropy(prediction.logits, batch.labels, "softmax")
