@@ -262,6 +262,34 @@ def evaluate(
 
 
 @app.command()
+def solve(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER")],
+    puzzle: Annotated[
+        str, typer.Argument(metavar="PUZZLE", help="Text, a file that holds it, or SPLIT:N, such as test:0.")
+    ],
+    segments: Annotated[
+        int | None, typer.Option("--segments", min=1, metavar="N", help="Default: as many as in training.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE.npz", help="Save states, attention and q values there.")
+    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+    data: DataDir = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show how a finished run's model answers a puzzle: segment by segment, when it would halt, whether it is right.
+
+    PUZZLE is what the run's task reads: 16 or 81 characters of a Sudoku (. for a blank), the lines of a maze, a number
+    T for arithmetic proofs, bits for parity, an ARC task file.
+    """
+    load_plugins(plugin, models=True)
+    from harness.evaluation.solving import solve as answer
+
+    print_json(answer(folder, puzzle, data_folder(data), segments, trace, device, precision))
+
+
+@app.command()
 def report(
     suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="Name of the results: results/NAME.")],
     results: Results = RESULTS,

@@ -12,6 +12,11 @@ SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; a results folder of another version is refused, never misread."""
 
 
+TRACE_FILE = "traces.json"
+"""In a run folder: how the answers to a few test examples form. `collect` puts those of a task's arms side by side into
+traces/TASK.json of the results folder."""
+
+
 class Column(NamedTuple):
     name: str
     kind: str  # "str", "int", "float" or "bool": how readers parse it; an empty field means "does not apply"

@@ -10,7 +10,16 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from tasks.arc_data import CONCEPT_TASKS, ArcTask, ConceptFiles, Pair, concept_arc, official, open_concept_arc
+from tasks.arc_data import (
+    CONCEPT_TASKS,
+    ArcTask,
+    ConceptFiles,
+    Pair,
+    concept_arc,
+    official,
+    open_concept_arc,
+    typed_pair,
+)
 from tasks.arc_symmetry import BLACK, crop, draw, inverse, pair_keys, shift, turn, variant_symmetry
 from tasks.base import Array, Batch, DataFolder, Examples, RowRandom, Splits, Task, register_task
 
@@ -166,6 +175,25 @@ class Arc(Task):
         """[N] uint64 keys of pairs (input, output) up to turns and colours; a rule is known by pairs, not by inputs."""
         facts = examples.facts
         return pair_keys(examples.inputs, examples.labels, facts["input_shape"], facts["label_shape"])
+
+    @property
+    def columns(self) -> int:
+        return self.side
+
+    def parse(self, text: str) -> Examples:
+        """The first test pair of a task file {"train": [...], "test": [{"input": grid, "output": grid}]}, read with the
+        blank puzzle id: what a model knows of the task's rule it knows by its id, and a new task has none."""
+        pair = typed_pair(text)
+        height, width = (max(grid.shape[axis] for grid in pair) for axis in (0, 1))
+        if max(height, width) > self.side:
+            raise UserError(f"a grid of {height} × {width} does not fit the canvas of side {self.side}")
+        canvases, _ = _drawn(self, [pair])
+        return Examples(
+            inputs=canvases[:, 0],
+            labels=canvases[:, 1],
+            difficulty=np.array([pair[1].size], np.float32),
+            puzzle_ids=np.zeros(1, np.int32),
+        )
 
     def decode(self, tokens: np.ndarray) -> str:
         """The canvas, one line per row: digits, `|` for end marks, `_` for padding before them."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import BrokenData, MissingData
+from harness.errors import BrokenData, MissingData, UserError
 from tasks.base import DataFolder
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -104,6 +104,19 @@ def concept_arc(files: ConceptFiles) -> list[ArcTask]:
         ]
         tasks.append(ArcTask(name, False, demonstrations, tests))
     return tasks
+
+
+def typed_pair(text: str) -> Pair:
+    """The first test pair of a task as JSON in ARC's format. UserError says what is wrong."""
+    place = "the task"
+    try:
+        task = json.loads(text)
+        pair = task["test"][0]
+        return _checked(pair["input"], f"{place}, input"), _checked(pair["output"], f"{place}, output")
+    except (json.JSONDecodeError, KeyError, IndexError, TypeError):
+        raise UserError('an ARC task is JSON: {"test": [{"input": [[0, 1], ...], "output": [[1, 0], ...]}]}') from None
+    except BrokenData as error:
+        raise UserError(str(error)) from None
 
 
 def _mapping(path: Path, text: bytes) -> dict[str, Any]:

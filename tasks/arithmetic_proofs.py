@@ -41,6 +41,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from harness import seeds
+from harness.errors import UserError
 from tasks.base import PAD, Array, Batch, DataFolder, Examples, Splits, Task, register_task
 from tasks.proof_text import (
     END,
@@ -173,7 +174,10 @@ class ArithmeticProofs(Task):
     def _examples(self, split: str, targets: list[int], seed: int) -> Examples:
         random = seeds.generator(self.name, split, *([seed] if split == "train" else []))
         copies = self.proofs_per_target if split == "train" else 1
-        asked = [(t, sign) for _ in range(copies) for t in targets for sign in self.signs]
+        return self._of([(t, sign) for _ in range(copies) for t in targets for sign in self.signs], random)
+
+    def _of(self, asked: list[tuple[int, int]], random: np.random.Generator) -> Examples:
+        """Examples of (target, sign); `random` draws their proofs where labels are random."""
         shape = (len(asked), self.sequence_length)
         inputs, labels = np.full(shape, PAD, np.uint8), np.full(shape, END, np.uint8)
         prompt_length = np.zeros(len(asked), np.int64)
@@ -192,6 +196,18 @@ class ArithmeticProofs(Task):
             groups=np.array([self._group(*row) for row in asked], dtype=str),
             facts={"target": target_of, "sign": sign_of, "prompt_length": prompt_length},
         )
+
+    def parse(self, text: str) -> Examples:
+        """A target, such as 1234; followed by + or - where both operations are asked for."""
+        found = re.fullmatch(r"\s*(\d+)\s*([+-]?)\s*", text)
+        sign = {"+": 1, "-": -1}.get(found[2], self.signs[0]) if found else 0
+        most = self.max_target + self.ood_targets
+        if not found or sign not in self.signs or not 10 <= int(found[1]) <= most:
+            operations = " or ".join("+" if s > 0 else "-" for s in self.signs)
+            raise UserError(
+                f"a target of {self.name} is a number from 10 to {most:,}, operation {operations}; not {text!r}"
+            )
+        return self._of([(int(found[1]), sign)], seeds.generator(self.name, "typed"))
 
     def _write(self, inputs: np.ndarray, labels: np.ndarray, target: int, sign: int, a: int) -> None:
         """Fill one row's inputs [S] (padding so far) and labels [S] (ends so far) with a question and its proof."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic import create_model as pydantic_create_model
 
 from harness.axes import Axes
-from harness.errors import BrokenData, MissingData
+from harness.errors import BrokenData, MissingData, UserError
 from harness.registry import Registry
 from harness.schema import STRICT, validated
 from tasks.predictors import Predictor, trivial_predictors
@@ -338,6 +338,16 @@ class Task(BaseModel):
         return None
 
     # -- text --------------------------------------------------------------------------------------------------
+    @property
+    def columns(self) -> int:
+        """Positions per line where inputs and answers are grids to a reader; 0: they are a line of text."""
+        return 0
+
+    def parse(self, text: str) -> Examples:
+        """One example from what a user typed (`solve`), with its right answer as the label; padding throughout where
+        none is known. UserError says what is wrong with the text."""
+        raise UserError(f"task {self.name} reads no puzzles from text; name one of a split instead, such as test:0")
+
     def decode(self, tokens: np.ndarray) -> str:
         """Tokens [L] as text for a reader, padding dropped; features [L] as numbers."""
         if tokens.dtype.kind == "f":

@@ -82,6 +82,25 @@ class MazeTask(Task):
         """[N] uint64 keys, equal for mazes that a turn or reflection makes equal."""
         return class_keys(examples.inputs)
 
+    @property
+    def columns(self) -> int:
+        return self.grid_side
+
+    def parse(self, text: str) -> Examples:
+        """`side` lines of `#` (wall), blank or `.` (free), one S and one G. Blanks at the ends of lines may lack."""
+        side = self.grid_side
+        lines = [line.replace(".", " ").ljust(side) for line in text.strip("\r\n").splitlines()]
+        found = "".join(lines)
+        if len(lines) != side or len(found) != side * side:
+            raise UserError(f"a maze of {self.name} is {side} lines of {side} characters; {len(lines)} lines are given")
+        wrong = sorted(set(found) - set("# SG"))
+        if wrong or found.count("S") != 1 or found.count("G") != 1:
+            raise UserError(f"a maze holds #, blanks, one S and one G{f', but no {wrong[0]!r}' if wrong else ''}")
+        maze = np.array([[self.vocabulary.index(c) for c in found]], np.uint8)
+        if answers(maze)[1][0] < 0:
+            raise UserError("no path leads from S to G")
+        return self.examples(maze, 1)
+
     def decode(self, tokens: np.ndarray) -> str:
         """A grid, one line per row; blanks at the ends of a line count."""
         text = "".join(self.vocabulary[int(t)] for t in tokens)

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from harness import seeds
+from harness.errors import UserError
 from tasks.base import PAD, DataFolder, Examples, Splits, Task, register_task
 
 MAX_BITS = 60
@@ -102,6 +103,13 @@ class Parity(Task):
             parts["ood-length"] = self._examples("ood-length", self.ood_lengths, asked)
         return parts
 
+    def parse(self, text: str) -> Examples:
+        """A string of bits."""
+        bits = "".join(text.split())
+        if not bits or set(bits) - {"0", "1"} or len(bits) > MAX_BITS:
+            raise UserError(f"a string of parity is 1 to {MAX_BITS} of the characters 0 and 1")
+        return self._of(np.array([int(bits, 2)]), np.array([len(bits)]), max(len(bits), self.max_length))
+
     def solve(self, examples: Examples) -> np.ndarray:
         """The bits counted."""
         ones = (examples.inputs == (1 if self.features else ZERO + 1)).sum(1)
@@ -128,8 +136,11 @@ class Parity(Task):
         order = np.argsort(
             _hash(2**bits + strings), kind="stable"
         )  # lengths mixed, so that the first rows are a fair sample
-        strings, bits = strings[order], bits[order]
-        shift = bits[:, None] - 1 - np.arange(max(lengths))  # the first bit is the highest; below 0 lies padding
+        return self._of(strings[order], bits[order], max(lengths))
+
+    def _of(self, strings: np.ndarray, bits: np.ndarray, longest: int) -> Examples:
+        """Examples of strings [N] as integers with their lengths [N], padded to `longest` bits."""
+        shift = bits[:, None] - 1 - np.arange(longest)  # the first bit is the highest; below 0 lies padding
         bit = (strings[:, None] >> np.maximum(shift, 0)) & 1
         if self.features:
             inputs = np.where(shift >= 0, 2 * bit - 1, 0).astype(np.float32)

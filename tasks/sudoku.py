@@ -90,6 +90,24 @@ class SudokuTask(Task):
         """The solution that the search of tasks/sudoku_solver.py finds."""
         return solve(examples.inputs - np.uint8(BLANK)).solutions[:, 0] + np.uint8(BLANK)
 
+    @property
+    def columns(self) -> int:
+        return self.grid_side
+
+    def parse(self, text: str) -> Examples:
+        """side² digits, line by line or in one line, `.` or 0 for a blank. It must have exactly one solution."""
+        symbols = "".join(text.split()).replace("0", ".")
+        positions = self.sequence_length
+        wrong = [c for c in symbols if c not in self.vocabulary[BLANK:]]
+        if wrong or len(symbols) != positions:
+            found = f'"{wrong[0]}" is none of them' if wrong else f"{len(symbols)} are given"
+            raise UserError(f"a puzzle of {self.name} is {positions} digits 1-{self.grid_side} or blanks (.): {found}")
+        puzzle = np.array([[self.vocabulary.index(c) - BLANK for c in symbols]], np.uint8)
+        solved = solve(puzzle)
+        if not solved.unique[0]:
+            raise UserError(f"the puzzle has {'more than one' if solved.number[0] > 1 else 'no'} solution")
+        return self.examples(puzzle, solved.solutions[:, 0], solved.guesses)
+
     def decode(self, tokens: np.ndarray) -> str:
         """A grid, one line per row, `.` for a blank."""
         text = "".join(self.vocabulary[int(t)] for t in tokens)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from harness.analysis import compare
 from harness.analysis.calibration import calibration
 from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
+from harness.analysis.traces import collect_traces
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
 from harness.tables import RUN_TABLES, VOTE_TABLES, check_rows, names
@@ -57,6 +58,7 @@ def collect(results: Path) -> None:
             floors = compare.floors(task, of_task, references)
             level_rows += compare.levels(suite, task, of_task, answers, floors)
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
+        collect_traces(results, task, done)
     write_table(results, "levels", level_rows)
     write_table(results, "comparisons", compare.decide(suite, comparison_rows))
 

@@ -9,13 +9,16 @@ from urllib.parse import quote
 import jinja2
 
 from harness.analysis.results import read_tables
+from harness.analysis.traces import read_traces
 from harness.files import write_text
 from harness.report import content
 from harness.report.figures import Figure, draw
 from harness.report.overview import all_figures
 from harness.report.page import Cell, Table
+from harness.report.watch import browser_data
 
 TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = ("report.css", "report.js", "watch.js")
 
 
 def build(results: Path, reports: Path) -> Path:
@@ -29,6 +32,7 @@ def build(results: Path, reports: Path) -> Path:
     _draw(figures, folder / "figures")
     href = quote(Path(os.path.relpath(results, folder)).as_posix())
     page = content.page(tables, figures, href)
+    page.browser = browser_data(tables, read_traces(results, list(tables.suite.tasks)))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -37,8 +41,8 @@ def build(results: Path, reports: Path) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["markdown_table"] = markdown_table
-    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    html = environment.get_template("report.html.j2").render(page=page, style=style, script=script)
+    style, *scripts = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ASSETS)
+    html = environment.get_template("report.html.j2").render(page=page, style=style, script="\n".join(scripts))
     write_text(folder / "index.html", html)
     write_text(folder / "report.md", environment.get_template("report.md.j2").render(page=page))
     return folder / "index.html"

@@ -82,6 +82,7 @@ class Page:
     limit_tables: list[Table]
     runs: Table
     command: str
+    browser: str = ""  # JSON of the example browser
 
 
 def column(title: str) -> Column:

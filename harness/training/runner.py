@@ -18,9 +18,11 @@ from harness.cost import measure
 from harness.data import DataSet
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
+from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
-from harness.files import write_json
+from harness.files import write_json, write_text
 from harness.record import costs, identity, provenance
+from harness.tables import TRACE_FILE
 from harness.training import checkpoint
 from harness.training.device import peak_memory_mib, reset_peak_memory
 from harness.training.trainer import Diverged, Trainer
@@ -96,6 +98,9 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     checkpoint.save_weights(folder, progress.best)
     curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
     write_run_tables(folder, cell, curves, scored, evaluations)
+    shown = chosen(scored["test"])
+    found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
+    write_text(folder / TRACE_FILE, json.dumps(document(task, shown, found), separators=(",", ":")))
     record = _record(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
