@@ -224,11 +224,16 @@ class Task(BaseModel):
 
         Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
         the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only
-        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written. The runner
-        does not generate yet (harness/evaluation/generate.py and written.py have the parts), so that its figures for
-        such a task are a lower bound: answers that equal the label.
+        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written. Test and
+        out-of-distribution splits are judged by what the model writes by itself; training and validation, where that
+        would take too long, by a lower bound: answers that equal the label.
         """
         return False
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a written answer; what would stand behind is padding. (): an answer fills all positions."""
+        return ()
 
     @property
     def features(self) -> bool:

@@ -114,6 +114,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             part,
             segments=max(*depths, source.loop.segments),
             batch_size=request.batch_size or settings.batch_size,
+            write=True,
         )
         for name, part in scored.items()
     }

@@ -177,6 +177,7 @@ def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
         examples,
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
+        write=True,
     )
 
 
