@@ -72,24 +72,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         (
             "validation_exact",
             "float",
-            "Exact accuracy on validation at that point; where text is written from left to right, the share of answers "
-            "that equal the label given its tokens, a lower bound.",
+            "Exact accuracy on validation at that point; where text is written from left to right, the share of "
+            "answers that equal the label given its tokens, a lower bound.",
         ),
         ("final_validation_exact", "float", "Exact accuracy on validation at the last point."),
         (
             "test_exact",
             "float",
-            "Exact accuracy on test at the trained number of segments (rule `fixed`). Of a task whose answers are written "
-            "from left to right with several right ones (causal proofs, code): of the answers that the model wrote token "
-            "by token, greedily, each token with the same number of segments.",
+            "Exact accuracy on test at the trained number of segments (rule `fixed`). Where text is written from left "
+            "to right and several are right (causal proofs, code): of what the model wrote token by token, greedily, "
+            "each token with that number of segments.",
         ),
         ("test_exact_model", "float", "Exact accuracy on test when the arm halts by its own rule."),
         ("test_exact_oracle", "float", "Share of test examples right at any segment up to the trained number."),
         (
             "test_token",
             "float",
-            "Token accuracy on test, rule `fixed`: scored positions right; where text is written from left to right, given "
-            "the label's tokens before each (teacher forcing), never of written text.",
+            "Token accuracy on test, rule `fixed`: scored positions right; where text is written from left to right, "
+            "given the label's tokens before each (teacher forcing), never of written text.",
         ),
         ("test_halting_step", "float", "Mean segments used on test when the arm halts by its own rule."),
         ("train_examples", "int", "Examples in the training split."),
@@ -134,8 +134,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     + _columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("segments", "int", "Segments allowed."),
-        ("exact", "float", "Exact accuracy after exactly that many segments; of written text, that many for each token."),
-        ("token", "float", "Token accuracy after exactly that many segments; of text, given the label's tokens before each."),
+        ("exact", "float", "Exact accuracy after exactly that many segments (of written text: per token)."),
+        ("token", "float", "Token accuracy after exactly that many segments (of text: given the label's)."),
         ("exact_model", "float", "Exact accuracy when the arm halts by its own rule, at most that many segments."),
         ("exact_oracle", "float", "Share of examples right at any segment up to that many."),
         ("flops_per_answer", "float", "FLOPs of one answer at that many segments."),
