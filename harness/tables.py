@@ -103,6 +103,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("threads", "int", "CPU threads of the cell."),
         ("engine", "str", "How the model runs: eager or compiled."),
         ("numerics_version", "int", "Raised when the code's arithmetic changes."),
+        ("sandbox", "str", "Where written programs were run: namespaces, landlock, or unsandboxed; empty: none ran."),
+        ("kernel", "str", "Kernel of that sandbox."),
+        ("landlock_abi", "int", "Landlock version of that kernel; 0: none."),
         ("started", "str", "Start, UTC."),
         ("harness_version", "str", "Version of HRM-Bench."),
         ("commit", "str", "Git commit, with + when the tree had changes; empty outside git."),
@@ -180,6 +183,17 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("halting_step", "int", "Segment at which the arm halts by its own rule."),
         ("correct_by_segment", "str", "One digit per segment, 1 for right."),
         ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
+    ),
+    "samples": CELL
+    + _columns(
+        ("split", "str", "Split."),
+        ("example_id", "str", "Hash of the example's content: the same in every run."),
+        ("group", "str", "Group within the task."),
+        ("prompt", "str", "The prompt as text."),
+        ("answer", "str", "What the model wrote behind it, greedily, at the trained number of segments."),
+        ("label", "str", "The answer that stands as the label."),
+        ("correct", "bool", "Whether what was written is right."),
+        ("judgement", "str", "Of programs: passed, timed out or failed: reason. Empty where nothing was run."),
     ),
     "calibration": CELL
     + _columns(
@@ -292,6 +306,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
+
+SAMPLES = "samples"
+"""The table of which a run folder holds a share where its answers were written token by token."""
+
+LATER = ("sandbox", "kernel", "landlock_abi")
+"""Columns of runs.csv that came after others: a record that lacks them is read as if they were empty."""
 
 VOTE_TABLES = ("votes", "passes")
 """Tables of which a run folder holds a share where its recipe asks for votes."""

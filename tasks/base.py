@@ -236,6 +236,11 @@ class Task(BaseModel):
         return ()
 
     @property
+    def most_written(self) -> int | None:
+        """Tokens after which the writing of an answer is cut off; None: as many as fit."""
+        return None
+
+    @property
     def features(self) -> bool:
         """Whether inputs are numbers rather than tokens; each of the S is then a position of its own."""
         return False
@@ -288,6 +293,24 @@ class Task(BaseModel):
         Must work on torch tensors and on NumPy arrays: use operators and methods that both have.
         """
         return ((prediction == batch.labels) | (batch.labels == PAD)).all(-1)
+
+    @property
+    def executes(self) -> bool:
+        """Whether written answers are judged by running them, so by `judgements`, on the host, and not by `correct`."""
+        return False
+
+    def get_ready(self) -> None:
+        """Make sure that `judgements` can be had here, before anything is trained. Raises MissingData."""
+
+    def judgements(self, examples: Examples, answers: np.ndarray) -> list[str]:
+        """[N] what became of each written answer [N, A], `passed` where it is right; only where a task `executes`."""
+        raise NotImplementedError
+
+    def verdicts(self, examples: Examples, answers: np.ndarray) -> np.ndarray:
+        """[N] bool: whether answers [N, A] that need no label before them are right."""
+        if not self.executes:
+            return np.asarray(self.correct(examples.batch(), answers))
+        return np.array([judgement == "passed" for judgement in self.judgements(examples, answers)], bool)
 
     def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
         """Further figures per example, name → [B] (bool or float); their means go into metrics.csv."""
@@ -358,11 +381,10 @@ class Task(BaseModel):
     def floor(self, splits: Splits) -> float:
         """Exact accuracy on `test` of the best trivial predictor."""
         test, scores = splits["test"], [0.0]
-        batch = test.batch()
         for predictor in self.predictors(splits["train"]).values():
             answers = predictor.answer(test)
             if answers is not None:
-                scores.append(float(np.mean(self.correct(batch, answers))))
+                scores.append(float(np.mean(self.verdicts(test, answers))))
         return max(scores)
 
     def solve(self, examples: Examples) -> np.ndarray | None:

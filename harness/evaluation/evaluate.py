@@ -41,6 +41,7 @@ class Evaluation:
     halt: np.ndarray | None  # [N, M] bool, the arm's own decision after each segment
     metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth
     answers: np.ndarray | None = None  # [N, A] at the trained depth, where they were written token by token
+    judgements: list[str] | None = None  # [N] what became of them, where they were run
     histograms: dict[str, list[Count]] = field(default_factory=dict)  # at the trained depth
 
     def __len__(self) -> int:
@@ -138,6 +139,7 @@ def evaluate(
             judged = batch
             if own_text is not None:
                 judged, answer = next(own_text)
+                values["answer"] = answer
             values["correct"] = task.correct(judged, answer)
             halt = wants_to_halt(loop, prediction)
             if halt is not None and prediction.q_halt is not None:
@@ -146,14 +148,17 @@ def evaluate(
                 values |= {f"metric {name}": value for name, value in task.metrics(judged, answer).items()}
                 for kind, given in (("prediction", (judged, answer)), ("label", (batch, batch.labels))):
                     values |= {f"{kind} {name}": codes for name, codes in task.histograms(*given).items()}
-                if own_text is not None:
-                    values["answer"] = answer
             for name, value in values.items():
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
             columns.setdefault(name, []).append(torch.stack(parts, dim=1)[: n - start].cpu().numpy())
     model.train(was_training)
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    answers, judgements = whole.get("answer"), None  # [N, M, A]
+    if answers is not None and task.executes:
+        by_depth = [task.judgements(examples, answers[:, i]) for i in range(depth)]
+        whole["correct"] = np.array(by_depth).T == "passed"
+        judgements = by_depth[trained - 1]
     return Evaluation(
         trained=trained,
         correct=whole["correct"],
@@ -166,7 +171,8 @@ def evaluate(
             if name.startswith("metric ")
         },
         histograms=_counted(task, whole),
-        answers=whole["answer"][:, 0] if "answer" in whole else None,
+        answers=None if answers is None else answers[:, trained - 1],
+        judgements=judgements,
     )
 
 

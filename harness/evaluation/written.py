@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.evaluation.generate import generate
 from models.base import ReasoningModel
-from tasks.base import Batch, Task
+from tasks.base import PAD, Batch, Task
 
 
 def as_answers(batch: Batch, tokens: Tensor) -> tuple[Batch, Tensor]:
@@ -43,13 +43,16 @@ def write_answers(
     length = batch.facts["prompt_length"]
     S = batch.inputs.shape[1]
     prompts = batch.inputs[:, : int(length.max())]
+    most = room = S + 1 - int(length.min())
+    if task.most_written is not None:
+        most = min(room, task.most_written)
     tokens = None
     for segments in range(1, depths + 1):
         tokens = generate(
             model,
             prompts,
             length,
-            S + 1 - int(length.min()),
+            most,
             segments=segments,
             keys=keys,
             stop=task.stop_tokens,
@@ -57,4 +60,4 @@ def write_answers(
             longest=S + 1,
             guess=tokens,
         ).tokens
-        yield as_answers(batch, tokens)
+        yield as_answers(batch, torch.nn.functional.pad(tokens, (0, room - most), value=PAD))
