@@ -46,6 +46,7 @@ class Cell(BaseModel):
     precision: str
     threads: int
     engine: str = "eager"  # or compiled
+    written: bool = False  # test answers are written token by token (Task.generated)
     numerics_version: int = NUMERICS_VERSION
     flops_per_segment: float
     flops_per_update: float
@@ -54,6 +55,8 @@ class Cell(BaseModel):
     def id(self) -> str:
         """Twelve hex digits of the hash of the identity."""
         identity = self.model_dump(mode="json", exclude=set(self.NOT_IDENTITY))
+        if not self.written:
+            del identity["written"]  # so that ids from before there was writing stay
         for resolved in ("precision", "compile"):  # they stand in the cell's own fields
             del identity["recipe"][resolved]
         if self.updates is not None:  # so do a budget and a cap that come down to a number of updates

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
-from harness.request import DATA_VARIABLE, assigned, data_folder, load_plugins, planned, positive, split
+from harness.request import DATA_VARIABLE, assigned, choose_sandbox, data_folder, load_plugins, planned, positive, split
 from harness.saying import announce, command_line, finish, print_json, say, summarise
 
 EPILOG = """
@@ -86,6 +86,13 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="A Python file that registers tasks or models. Repeatable."),
 ]
+SandboxTier = Annotated[
+    str,
+    typer.Option("--sandbox", metavar="auto|namespaces|landlock", help="For code tasks; auto: the best that holds."),
+]
+AllowUnsafe = Annotated[
+    bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: programs can do anything.")
+]
 RESULTS, REPORTS = Path("results"), Path("reports")
 
 
@@ -116,8 +123,11 @@ def run(
     reports: Reports = REPORTS,
     data: DataDir = None,
     plugin: Plugins = None,
+    sandbox: SandboxTier = "auto",
+    allow_unsafe: AllowUnsafe = False,
 ) -> None:
     """Train and score a suite's cells, then write tables and report. What a bare --suite means."""
+    choose_sandbox(sandbox, allow_unsafe)
     if max_minutes is not None and max_minutes <= 0:
         raise UserError(f"--max-minutes {max_minutes:g}: must be above 0")
     number_of_jobs = None if jobs == "auto" else positive("--jobs", jobs)
@@ -246,8 +256,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: results/evaluate/NAME.")] = None,
     data: DataDir = None,
     plugin: Plugins = None,
+    sandbox: SandboxTier = "auto",
+    allow_unsafe: AllowUnsafe = False,
 ) -> None:
     """Score a finished run, or a published checkpoint, on any split, at any depth; write the tables of a run."""
+    choose_sandbox(sandbox, allow_unsafe)
     load_plugins(plugin, models=True)
     from harness.evaluation.rescore import Request, rescore
 
@@ -338,12 +351,8 @@ def score_code(
     ] = None,
     k: Annotated[str, typer.Option("--k", metavar="1,10,100", help="Which pass@k.")] = "1,10,100",
     timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Wall-clock seconds per program.")] = 3.0,
-    sandbox: Annotated[
-        str, typer.Option("--sandbox", metavar="auto|namespaces|landlock", help="auto: the best that holds here.")
-    ] = "auto",
-    allow_unsafe: Annotated[
-        bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: the programs can do anything.")
-    ] = False,
+    sandbox: SandboxTier = "auto",
+    allow_unsafe: AllowUnsafe = False,
     jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Programs at a time.")] = "auto",
 ) -> None:
     """Run a file of generated programs in a sandbox and print pass@k. For any model's samples, in HumanEval's format.

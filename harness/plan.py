@@ -249,6 +249,7 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         precision=plan.precision[task_plan.name].value,
         threads=plan.suite.threads,
         engine=engine(task_plan.recipe, plan.device.value),
+        written=task_plan.task.generated,
         flops_per_segment=arm.cost.flops_per_segment,
         flops_per_update=arm.cost.flops_per_update,
     )

@@ -18,6 +18,7 @@ from harness.cell import Cell
 from harness.cost import Cost
 from harness.files import write_json
 from harness.training.device import machine
+from tasks.base import Task
 
 
 def write_unfinished(folder: Path, cell: Cell, status: str, reason: str) -> None:
@@ -73,6 +74,13 @@ def costs(cost: Cost) -> dict[str, Any]:
         "flops_per_update": cost.flops_per_update,
         "flops_per_answer": cost.flops_per_answer,
     }
+
+
+def sandbox_provenance(task: Task) -> dict[str, Any]:
+    """Where the task's written programs were run; empty where it runs none."""
+    from harness.sandbox import shared
+
+    return {**dict.fromkeys(tables.LATER), **(shared.provenance() if task.executes else {})}
 
 
 @cache

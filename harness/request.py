@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,17 @@ def data_folder(option: Path | None) -> Any:
     if given is not None and not given.is_dir():
         raise UserError(f"{'--data' if option else DATA_VARIABLE} {given}: no such folder")
     return DataFolder(given)
+
+
+def choose_sandbox(tier: str, unsafe: bool) -> None:
+    """Which sandbox judges written programs, in this process and its workers. Opened when a code task needs it."""
+    from harness.sandbox import scoring, shared
+
+    if tier not in scoring.SANDBOXES:
+        raise UserError(f'--sandbox: no tier "{tier}"{did_you_mean(tier, scoring.SANDBOXES)}')
+    if unsafe:
+        print("warning: --allow-unsafe: where no sandbox holds, programs run WITHOUT isolation", file=sys.stderr)
+    shared.configure(shared.Choice(tier, unsafe))
 
 
 def positive(option: str, value: str | int) -> int:

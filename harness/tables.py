@@ -74,12 +74,28 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
         ("floor", "float", "Exact accuracy of the best trivial predictor on test."),
         ("selected_update", "int", "Update of the evaluation point chosen on validation."),
-        ("validation_exact", "float", "Exact accuracy on validation at that point."),
+        (
+            "validation_exact",
+            "float",
+            "Exact accuracy on validation at that point; where text is written from left to right, the share of "
+            "answers that equal the label given its tokens, a lower bound.",
+        ),
         ("final_validation_exact", "float", "Exact accuracy on validation at the last point."),
-        ("test_exact", "float", "Exact accuracy on test at the trained number of segments (rule `fixed`)."),
+        (
+            "test_exact",
+            "float",
+            "Exact accuracy on test at the trained number of segments (rule `fixed`). Where text is written from left "
+            "to right and several are right (causal proofs, code): of what the model wrote token by token, greedily, "
+            "each token with that number of segments.",
+        ),
         ("test_exact_model", "float", "Exact accuracy on test when the arm halts by its own rule."),
         ("test_exact_oracle", "float", "Share of test examples right at any segment up to the trained number."),
-        ("test_token", "float", "Token accuracy on test, rule `fixed`: scored positions right."),
+        (
+            "test_token",
+            "float",
+            "Token accuracy on test, rule `fixed`: scored positions right; where text is written from left to right, "
+            "given the label's tokens before each (teacher forcing), never of written text.",
+        ),
         ("test_halting_step", "float", "Mean segments used on test when the arm halts by its own rule."),
         ("train_examples", "int", "Examples in the training split."),
         ("validation_examples", "int", "Validation examples scored."),
@@ -92,6 +108,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("threads", "int", "CPU threads of the cell."),
         ("engine", "str", "How the model runs: eager or compiled."),
         ("numerics_version", "int", "Raised when the code's arithmetic changes."),
+        ("sandbox", "str", "Where written programs were run: namespaces, landlock, or unsandboxed; empty: none ran."),
+        ("kernel", "str", "Kernel of that sandbox."),
+        ("landlock_abi", "int", "Landlock version of that kernel; 0: none."),
         ("started", "str", "Start, UTC."),
         ("harness_version", "str", "Version of HRM-Bench."),
         ("commit", "str", "Git commit, with + when the tree had changes; empty outside git."),
@@ -123,8 +142,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
     + _columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("segments", "int", "Segments allowed."),
-        ("exact", "float", "Exact accuracy after exactly that many segments."),
-        ("token", "float", "Token accuracy after exactly that many segments."),
+        ("exact", "float", "Exact accuracy after exactly that many segments (of written text: per token)."),
+        ("token", "float", "Token accuracy after exactly that many segments (of text: given the label's)."),
         ("exact_model", "float", "Exact accuracy when the arm halts by its own rule, at most that many segments."),
         ("exact_oracle", "float", "Share of examples right at any segment up to that many."),
         ("flops_per_answer", "float", "FLOPs of one answer at that many segments."),
@@ -162,13 +181,24 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("example_id", "str", "Hash of the example's content: the same in every run."),
         ("group", "str", "Group within the task."),
         ("difficulty", "float", "Difficulty, in the task's unit."),
-        ("correct", "bool", "Right at the trained number of segments (rule `fixed`)."),
+        ("correct", "bool", "Right at the trained number of segments (rule `fixed`); see test_exact for written text."),
         ("correct_model", "bool", "Right when the arm halts by its own rule."),
         ("correct_oracle", "bool", "Right at any segment up to the trained number."),
         ("token", "float", "Share of scored positions right, rule `fixed`."),
         ("halting_step", "int", "Segment at which the arm halts by its own rule."),
         ("correct_by_segment", "str", "One digit per segment, 1 for right."),
         ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
+    ),
+    "samples": CELL
+    + _columns(
+        ("split", "str", "Split."),
+        ("example_id", "str", "Hash of the example's content: the same in every run."),
+        ("group", "str", "Group within the task."),
+        ("prompt", "str", "The prompt as text."),
+        ("answer", "str", "What the model wrote behind it, greedily, at the trained number of segments."),
+        ("label", "str", "The answer that stands as the label."),
+        ("correct", "bool", "Whether what was written is right."),
+        ("judgement", "str", "Of programs: passed, timed out or failed: reason. Empty where nothing was run."),
     ),
     "calibration": CELL
     + _columns(
@@ -281,6 +311,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
+
+SAMPLES = "samples"
+"""The table of which a run folder holds a share where its answers were written token by token."""
+
+LATER = ("sandbox", "kernel", "landlock_abi")
+"""Columns of runs.csv that came after others: a record that lacks them is read as if they were empty."""
 
 VOTE_TABLES = ("votes", "passes")
 """Tables of which a run folder holds a share where its recipe asks for votes."""

@@ -224,11 +224,21 @@ class Task(BaseModel):
 
         Elsewhere all positions may be asked at once: given the label's tokens before them, the likeliest tokens equal
         the label exactly where writing one by one gives the label. `correct` accepts another answer than the label only
-        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written. The runner
-        does not generate yet (harness/evaluation/generate.py and written.py have the parts), so that its figures for
-        such a task are a lower bound: answers that equal the label.
+        where the inputs hold it, too: whoever generates gives a batch whose inputs are what was written. Test and
+        out-of-distribution splits are judged by what the model writes by itself; training and validation, where that
+        would take too long, by a lower bound: answers that equal the label.
         """
         return False
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Tokens that end a written answer; what would stand behind is padding. (): an answer fills all positions."""
+        return ()
+
+    @property
+    def most_written(self) -> int | None:
+        """Tokens after which the writing of an answer is cut off; None: as many as fit."""
+        return None
 
     @property
     def features(self) -> bool:
@@ -283,6 +293,24 @@ class Task(BaseModel):
         Must work on torch tensors and on NumPy arrays: use operators and methods that both have.
         """
         return ((prediction == batch.labels) | (batch.labels == PAD)).all(-1)
+
+    @property
+    def executes(self) -> bool:
+        """Whether written answers are judged by running them, so by `judgements`, on the host, and not by `correct`."""
+        return False
+
+    def get_ready(self) -> None:
+        """Make sure that `judgements` can be had here, before anything is trained. Raises MissingData."""
+
+    def judgements(self, examples: Examples, answers: np.ndarray) -> list[str]:
+        """[N] what became of each written answer [N, A], `passed` where it is right; only where a task `executes`."""
+        raise NotImplementedError
+
+    def verdicts(self, examples: Examples, answers: np.ndarray) -> np.ndarray:
+        """[N] bool: whether answers [N, A] that need no label before them are right."""
+        if not self.executes:
+            return np.asarray(self.correct(examples.batch(), answers))
+        return np.array([judgement == "passed" for judgement in self.judgements(examples, answers)], bool)
 
     def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
         """Further figures per example, name → [B] (bool or float); their means go into metrics.csv."""
@@ -363,11 +391,10 @@ class Task(BaseModel):
     def floor(self, splits: Splits) -> float:
         """Exact accuracy on `test` of the best trivial predictor."""
         test, scores = splits["test"], [0.0]
-        batch = test.batch()
         for predictor in self.predictors(splits["train"]).values():
             answers = predictor.answer(test)
             if answers is not None:
-                scores.append(float(np.mean(self.correct(batch, answers))))
+                scores.append(float(np.mean(self.verdicts(test, answers))))
         return max(scores)
 
     def solve(self, examples: Examples) -> np.ndarray | None:

@@ -246,3 +246,15 @@ def test_prepared_data_are_not_touched(tmp_path: Path) -> None:
     before = prepare(task, 0, DataFolder(), tmp_path).load()["test"].digest()
     task.parse(TYPED["sudoku-4"])
     assert prepare(task, 0, DataFolder(), tmp_path).load()["test"].digest() == before
+
+
+def test_written_proofs_are_traced_as_they_are_judged() -> None:
+    task, test = small("arithmetic-proofs", form="causal", labels="random", max_target=99, ood_targets=0)
+    model = model_for(task)
+    found = trace(model, task, LOOP, chosen(test), 2)
+    judged = evaluate(model, task, LOOP, test, segments=2, batch_size=len(test), write=True)
+    assert (found.correct == judged.correct[: len(found.correct)]).all()
+    assert judged.answers is not None
+    length = test.facts["prompt_length"][0]
+    assert (found.answers[0, 1, length - 1 :] == judged.answers[0, length - 1 :]).all()
+    assert (found.answers[0, 1, : length - 1] == 0).all()

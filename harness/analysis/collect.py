@@ -23,7 +23,7 @@ from harness.analysis.results import PlannedCell, Suite, read_cells, read_refere
 from harness.analysis.traces import collect_traces
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
-from harness.tables import RUN_TABLES, VOTE_TABLES, check_rows, names
+from harness.tables import LATER, RUN_TABLES, SAMPLES, VOTE_TABLES, check_rows, names
 
 Row = dict[str, Any]
 
@@ -48,6 +48,9 @@ def collect(results: Path) -> None:
     for table in VOTE_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished if _votes(run)]
         write_atomically(results / table_file(table), partial(_join, shares, table))
+    written = [results / run["run_folder"] / table_file(SAMPLES) for run in finished]
+    shares = [share for share in written if share.is_file()]
+    write_atomically(results / table_file(SAMPLES), partial(_join, shares, SAMPLES))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
     for task in suite.tasks:
@@ -74,7 +77,7 @@ def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:
             return _empty_row(suite, cell, "interrupted", "started, not finished; run the suite again to go on")
         return _empty_row(suite, cell, "planned", "not started yet; run the suite again")
     try:
-        row = read_json(record)
+        row = {**dict.fromkeys(LATER), **read_json(record)}
         check_rows("runs", [row])
     except (ValueError, AttributeError, KeyError) as error:
         raise BrokenData(f"{record}: {error}; delete the folder and run the suite again") from None

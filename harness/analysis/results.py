@@ -208,6 +208,7 @@ class Tables:
     references: pd.DataFrame
     histograms: pd.DataFrame
     passes: pd.DataFrame
+    samples: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty

@@ -79,7 +79,7 @@ def score(task: Task, examples: Examples, answerer: Predictor) -> dict[str, floa
 def _judged(task: Task, part: Examples, answers: np.ndarray) -> Iterator[tuple[str, float]]:
     """Sums over the rows, by metric. Token accuracy of a row is the share of its scored positions that are right."""
     batch = part.batch()
-    yield "exact", float(np.asarray(task.correct(batch, answers)).sum())
+    yield "exact", float(task.verdicts(part, answers).sum())
     scored = part.labels != PAD
     share = ((answers == part.labels) & scored).sum(1) / scored.sum(1).clip(min=1)
     yield "token", float(share.sum())

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from harness.evaluation.written import write_answers
 from harness.recipe import Loop
 from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
@@ -35,10 +36,12 @@ class Evaluation:
 
     trained: int  # segments in training: the depth of `fixed`
     correct: np.ndarray  # [N, M] bool
-    token: np.ndarray  # [N, M] float32, share of scored positions right
+    token: np.ndarray  # [N, M] float32, share of scored positions right; of a causal task, the label's tokens before
     q_halt: np.ndarray | None  # [N, M] float32 logits
     halt: np.ndarray | None  # [N, M] bool, the arm's own decision after each segment
     metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth
+    answers: np.ndarray | None = None  # [N, A] at the trained depth, where they were written token by token
+    judgements: list[str] | None = None  # [N] what became of them, where they were run
     histograms: dict[str, list[Count]] = field(default_factory=dict)  # at the trained depth
 
     def __len__(self) -> int:
@@ -94,9 +97,20 @@ def readable(model: ReasoningModel, splits: Mapping[str, Examples]) -> tuple[dic
 
 @torch.no_grad()
 def evaluate(
-    model: ReasoningModel, task: Task, loop: Loop, examples: Examples, *, segments: int, batch_size: int
+    model: ReasoningModel,
+    task: Task,
+    loop: Loop,
+    examples: Examples,
+    *,
+    segments: int,
+    batch_size: int,
+    write: bool = False,
 ) -> Evaluation:
     """Run `segments` segments on every example (1 for one-pass arms) and judge each.
+
+    write: for a task whose answers are `generated`, let the model write them token by token, once for every depth, and
+    judge what it wrote; without, all positions are asked at once, given the label's tokens before each, which is a
+    lower bound. Token accuracy is always of the latter kind, and halting decisions come from the prompt alone.
 
     Shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and results leave the
     device once per batch.
@@ -116,27 +130,35 @@ def evaluate(
         state = model.initial_state(batch, index)  # what is random in a row depends on its place in the split
         scored = batch.labels != PAD
         per_segment: dict[str, list[torch.Tensor]] = {}
+        own_text = write_answers(model, task, batch, index, depth) if write and task.generated else None
         for segment in range(1, depth + 1):
             state, prediction = model(state, batch)
             state = detached(state)
             answer = prediction.logits.argmax(-1)
-            values = {
-                "correct": task.correct(batch, answer),
-                "token": ((answer == batch.labels) & scored).sum(-1) / scored.sum(-1).clamp(min=1),
-            }
+            values = {"token": ((answer == batch.labels) & scored).sum(-1) / scored.sum(-1).clamp(min=1)}
+            judged = batch
+            if own_text is not None:
+                judged, answer = next(own_text)
+                values["answer"] = answer
+            values["correct"] = task.correct(judged, answer)
             halt = wants_to_halt(loop, prediction)
             if halt is not None and prediction.q_halt is not None:
                 values |= {"halt": halt, "q_halt": prediction.q_halt.float()}
             if segment == trained:
-                values |= {f"metric {name}": value for name, value in task.metrics(batch, answer).items()}
-                for kind, given in (("prediction", answer), ("label", batch.labels)):
-                    values |= {f"{kind} {name}": codes for name, codes in task.histograms(batch, given).items()}
+                values |= {f"metric {name}": value for name, value in task.metrics(judged, answer).items()}
+                for kind, given in (("prediction", (judged, answer)), ("label", (batch, batch.labels))):
+                    values |= {f"{kind} {name}": codes for name, codes in task.histograms(*given).items()}
             for name, value in values.items():
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
             columns.setdefault(name, []).append(torch.stack(parts, dim=1)[: n - start].cpu().numpy())
     model.train(was_training)
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    answers, judgements = whole.get("answer"), None  # [N, M, A]
+    if answers is not None and task.executes:
+        by_depth = [task.judgements(examples, answers[:, i]) for i in range(depth)]
+        whole["correct"] = np.array(by_depth).T == "passed"
+        judgements = by_depth[trained - 1]
     return Evaluation(
         trained=trained,
         correct=whole["correct"],
@@ -149,6 +171,8 @@ def evaluate(
             if name.startswith("metric ")
         },
         histograms=_counted(task, whole),
+        answers=None if answers is None else answers[:, trained - 1],
+        judgements=judgements,
     )
 
 

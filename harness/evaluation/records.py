@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from harness import tables
 from harness.cell import Cell
 from harness.evaluation.evaluate import Count, Evaluation
 from harness.files import write_atomically
-from tasks.base import Examples
+from tasks.base import PAD, Examples, Task
 
 
 def write_run_tables(
     folder: Path,
     cell: Cell,
+    task: Task,
     curves: list[dict[str, Any]],
     scored: Mapping[str, Examples],
     evaluations: Mapping[str, Evaluation],
@@ -28,18 +29,20 @@ def write_run_tables(
     """curves, depth, halting, metrics and examples of one cell."""
     key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
     _write(folder, "curves", [key | point for point in curves])
-    write_score_tables(folder, key, cell.recipe.evaluation.segments, cell.flops_per_segment, scored, evaluations)
+    write_score_tables(folder, key, task, cell.recipe.evaluation.segments, cell.flops_per_segment, scored, evaluations)
 
 
 def write_score_tables(
     folder: Path,
     key: Mapping[str, Any],
+    task: Task,
     segments: Sequence[int],
     flops_per_segment: float,
     scored: Mapping[str, Examples],
     evaluations: Mapping[str, Evaluation],
 ) -> None:
-    """depth, halting, metrics and examples. key: the columns that name the cell; segments: depths of depth.csv."""
+    """depth, halting, metrics, examples; samples of written answers. key: the columns that name the cell; segments:
+    depths of depth.csv."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES if name != "curves"}
     for split, result in evaluations.items():
         examples = scored[split]
@@ -54,6 +57,16 @@ def write_score_tables(
             rows[name] += [{**key, "split": split, **row} for row in content]
     for name, content in rows.items():
         _write(folder, name, content)
+    if any(result.answers is not None for result in evaluations.values()):
+        _write(
+            folder,
+            tables.SAMPLES,
+            [
+                {**key, "split": split, **row}
+                for split, result in evaluations.items()
+                for row in _samples(task, result, scored[split])
+            ],
+        )
 
 
 def _write(folder: Path, table: str, rows: list[dict[str, Any]]) -> None:
@@ -112,6 +125,28 @@ def _halting(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
         }
         for step in np.unique(steps)
     ]
+
+
+SAMPLED = 8
+"""Examples of a split, evenly spaced, whose written answers are kept as text."""
+
+
+def _samples(task: Task, result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]:
+    if result.answers is None:
+        return
+    right, ids = result.fixed(), examples.ids
+    for i in np.unique(np.linspace(0, len(examples) - 1, SAMPLED).round().astype(np.int64)):
+        length = int(examples.facts["prompt_length"][i])
+        answer, label = (row[i, length - 1 :] for row in (result.answers, examples.labels))
+        yield {
+            "example_id": ids[i],
+            "group": "" if examples.groups is None else examples.groups[i],
+            "prompt": task.decode(examples.inputs[i, :length]),
+            "answer": task.decode(answer[answer != PAD]),
+            "label": task.decode(label[label != PAD]),
+            "correct": right[i],
+            "judgement": None if result.judgements is None else result.judgements[i],
+        }
 
 
 HISTOGRAM_ROWS = 100

@@ -24,7 +24,7 @@ from harness.evaluation.evaluate import evaluate, limited
 from harness.evaluation.records import write_score_tables
 from harness.files import read_json, write_json
 from harness.recipe import ONE_PASS, EvaluationSettings, Loop
-from harness.record import provenance
+from harness.record import provenance, sandbox_provenance
 from harness.results import check_writable
 from harness.schema import validated
 from harness.store import splits_digest
@@ -89,6 +89,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
     if out.resolve() == place.resolve():
         raise UserError(f"--out {out}: that is the run itself, whose tables stay as they are")
     task = source.task
+    task.get_ready()
     device = choose_device(request.device or source.device).value
     precision = choose_precision(request.precision or source.precision, device).value
     torch.set_num_threads(source.threads)
@@ -114,12 +115,13 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             part,
             segments=max(*depths, source.loop.segments),
             batch_size=request.batch_size or settings.batch_size,
+            write=True,
         )
         for name, part in scored.items()
     }
     size = replace(source.shape, sequence_length=task.sequence_length, answer_length=task.answer_length)
     flops = flops_per_segment(source.model, source.config, size)
-    write_score_tables(out, source.key, depths, flops, scored, evaluations)
+    write_score_tables(out, source.key, task, depths, flops, scored, evaluations)
     write_table(out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, out)))
     digest = splits_digest(splits)
     document = {
@@ -147,6 +149,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             for name, result in evaluations.items()
         },
         **provenance(),
+        **sandbox_provenance(task),
     }
     write_json(out / "evaluation.json", document)
     return {"results": str(out), **document}

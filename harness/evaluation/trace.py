@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from harness.evaluation.written import write_answers
 from harness.recipe import Loop
 from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
@@ -55,7 +56,8 @@ def trace(
 ) -> Trace:
     """Run `segments` segments (1 for one-pass arms) on all examples at once and keep what each says.
 
-    inside: keep states and attention, too. Random initial states are those of the first rows of a split.
+    Answers that must be written token by token are, with as many segments per token. inside: keep states and attention
+    of the reading of the whole text, too. Random initial states are those of the first rows of a split.
     """
     device = next(model.parameters()).device
     index = torch.arange(len(examples), device=device)
@@ -66,12 +68,18 @@ def trace(
     was_training = model.training
     model.eval()
     state = model.initial_state(batch, index)
+    own_text = None
+    asked = batch.labels != PAD
+    if task.generated:
+        own_text = write_answers(model, task, batch, index, depth)
+        places = torch.arange(batch.inputs.shape[1], device=device)
+        asked = places >= batch.facts["prompt_length"][:, None] - 1  # the prompt is no part of the answer
     for _ in range(depth):
         with AttentionRecorder(inside) as recorder:
             state, prediction = model(state, batch)
         state = detached(state)
-        answer = prediction.logits.argmax(-1)
-        values = {"correct": task.correct(batch, answer), "answer": answer.masked_fill(batch.labels == PAD, PAD)}
+        judged, answer = (batch, prediction.logits.argmax(-1)) if own_text is None else next(own_text)
+        values = {"correct": task.correct(judged, answer), "answer": answer.masked_fill(~asked, PAD)}
         halt = wants_to_halt(loop, prediction)
         if halt is not None and prediction.q_halt is not None:
             values |= {"halt": halt, "q_halt": prediction.q_halt.float()}
@@ -83,6 +91,9 @@ def trace(
             kept.setdefault(name, []).append(value)
     model.train(was_training)
     whole = {name: torch.stack(parts, 1).cpu().numpy() for name, parts in kept.items()}
+    if task.executes:
+        by_depth = [task.verdicts(examples, whole["answer"][:, m]) for m in range(depth)]
+        whole["correct"] = np.stack(by_depth, axis=1)
     return Trace(
         trained=min(loop.segments, depth),
         answers=whole["answer"],

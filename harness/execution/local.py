@@ -24,6 +24,7 @@ from harness.execution.progress import Monitor
 from harness.plan import Plan
 from harness.record import write_unfinished
 from harness.results import status
+from harness.sandbox import shared
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORKER_STOP_SECONDS = 5
@@ -97,7 +98,7 @@ class _Pool:
 
     def _hire(self) -> Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=worker.main, args=(theirs, self.plugins), daemon=True)
+        process = self.context.Process(target=worker.main, args=(theirs, self.plugins, shared.asked()), daemon=True)
         process.start()
         theirs.close()
         return Worker(process, ours)

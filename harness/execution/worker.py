@@ -11,19 +11,25 @@ import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.sandbox.shared import Choice
 
 PROGRESS_SECONDS = 0.5
 """Least time between two progress messages of a worker."""
 
 
-def main(connection: Connection, plugins: tuple[str, ...]) -> None:
+def main(connection: Connection, plugins: tuple[str, ...], sandbox: Choice) -> None:
     """Serve cells from the connection until it is closed or says None. Messages are described in local.py."""
     for number in (signal.SIGINT, signal.SIGTERM):  # both may reach the whole process group; the parent decides
         signal.signal(number, signal.SIG_IGN)
     import models
     import tasks
     from harness.registry import load_entry_points, load_plugin
+    from harness.sandbox import shared
 
+    shared.configure(sandbox)
     tasks.load_all()
     models.load_all()
     load_entry_points()

@@ -16,6 +16,7 @@ from harness.report.learned import learned_table
 from harness.report.method import configuration_tables, how_measured, recipe_table
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
+from harness.report.samples import samples_table
 from harness.report.votes import votes_table
 
 TONES = {
@@ -204,6 +205,7 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
     shown = [make(tables, answer.task) for make in (_levels, _comparisons, _halting_heads, _metrics)]
     shown += histogram_tables(tables, answer.task)
     shown.append(votes_table(tables, answer.task, _arm_cell))
+    shown.append(samples_table(tables, answer.task, _arm_cell))
     return TaskSection(
         name=answer.task,
         anchor=answer.anchor,

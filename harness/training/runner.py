@@ -21,13 +21,15 @@ from harness.evaluation.records import write_run_tables
 from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
 from harness.files import write_json, write_text
-from harness.record import costs, identity, provenance
+from harness.record import costs, identity, provenance, sandbox_provenance
 from harness.tables import TRACE_FILE
 from harness.training import checkpoint
 from harness.training.device import peak_memory_mib, reset_peak_memory
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Task, create_task
+
+UNSANDBOXED = "unsandboxed"
 
 CHECKPOINT_SECONDS = 60.0
 """Least time between two checkpoints: what a killed run loses at most, and one update."""
@@ -68,6 +70,7 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     device = torch.device(cell.device)
     reset_peak_memory(cell.device)
     task = create_task(cell.registered_task, cell.settings)
+    task.get_ready()
     splits = data.load()
     trainer = Trainer(cell, task, splits, device)
     progress = Progress()
@@ -97,13 +100,15 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
 
     checkpoint.save_weights(folder, progress.best)
     curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
-    write_run_tables(folder, cell, curves, scored, evaluations)
+    write_run_tables(folder, cell, task, curves, scored, evaluations)
     shown = chosen(scored["test"])
     found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
     write_text(folder / TRACE_FILE, json.dumps(document(task, shown, found), separators=(",", ":")))
     record = _record(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
+    if record["sandbox"] == UNSANDBOXED:
+        notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
     record["notes"] = " | ".join([*data.notes, *notes, *unread])
     write_json(folder / "record.json", record)
     checkpoint.drop_state(folder)
@@ -182,6 +187,7 @@ def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
         examples,
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
+        write=True,
     )
 
 
@@ -250,6 +256,7 @@ def _record(
         "test_examples": len(test),
         "started": started.isoformat(timespec="seconds"),
         "notes": None,
+        **sandbox_provenance(task),
         **provenance(),
     }
 

