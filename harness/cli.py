@@ -212,15 +212,18 @@ def list_(
     suite: Annotated[str | None, typer.Option("--suite", metavar="NAME|FILE", help="Arms of this suite only.")] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="models: what each costs on task T.")] = None,
     set_: TaskSetting = None,
-    sizes: Annotated[bool, typer.Option("--sizes", help="Of tasks: build them all, for sizes and floors.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="tasks: without sizes and floors, so nothing is built.")
+    ] = False,
     data: DataDir = None,
+    results: Results = RESULTS,
     plugin: Plugins = None,
 ) -> None:
     """Show the registered tasks or models, or the suites and their arms."""
     from harness import listing
 
     kinds = {
-        "tasks": lambda: listing.tasks(data_folder(data), sizes),
+        "tasks": lambda: listing.tasks(data_folder(data), results / "data", quick),
         "arms": lambda: listing.arms(suite),
         "suites": listing.suites,
         "models": (lambda: listing.costs(task, assigned(set_))) if task else listing.models,

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from harness import axes, store
-from harness.errors import BrokenData
+from harness.errors import BrokenData, MissingData
 from harness.evaluation import answerers
 from harness.files import hold, read_json, write_json
+from tasks import hub
 from tasks.base import DataFolder, Examples, Splits, Task
 
 
@@ -49,27 +50,37 @@ def prepare(task: Task, seed: int, data: DataFolder, folder: Path) -> DataSet:
     Raises MissingData or BrokenData as the task does. A stored data set that was damaged is said to be so, and built
     again.
     """
-    description = folder / "index" / f"{_build_key(task, seed)}.json"
+    description = _place(task, seed, folder)
     with hold(description.with_suffix(".lock")):
-        return _kept(task, description, data, folder) or _build(task, seed, data, folder, description)
+        return _kept(task, seed, data, folder) or _build(task, seed, data, folder, description)
 
 
-def _kept(task: Task, description: Path, data: DataFolder, folder: Path) -> DataSet | None:
-    """What was built before; None where nothing is, where real data have changed, and where the store is damaged."""
+def described(task: Task, seed: int, data: DataFolder, folder: Path) -> DataSet | None:
+    """What `prepare` built before, if its sources are what they were; by its description alone, so at once."""
+    description = _place(task, seed, folder)
     if not description.is_file():
         return None
     try:
         known = _described(folder, description)
-        if task.real_data and not (known.sources and all(_same(data, *source) for source in known.sources.items())):
-            return None
-        if known.path.is_dir():
-            known.load()
-            return known
-    except BrokenData as broken:
-        print(f"{broken.args[0].removesuffix('; delete the folder')}; building it again", file=sys.stderr, flush=True)
-        shutil.rmtree(known.path)
     except (ValueError, KeyError, TypeError) as error:
         print(f"data cache {description}: {error}; building it again", file=sys.stderr, flush=True)
+        return None
+    if task.real_data and not (known.sources and all(_same(task, data, *source) for source in known.sources.items())):
+        return None
+    return known if known.path.is_dir() else None
+
+
+def _kept(task: Task, seed: int, data: DataFolder, folder: Path) -> DataSet | None:
+    """What was built before and is whole; None where nothing is, or real data have changed."""
+    known = described(task, seed, data, folder)
+    try:
+        if known is not None:
+            known.load()
+        return known
+    except BrokenData as broken:
+        assert known is not None
+        print(f"{broken.args[0].removesuffix('; delete the folder')}; building it again", file=sys.stderr, flush=True)
+        shutil.rmtree(known.path)
     return None
 
 
@@ -83,7 +94,7 @@ def splits_of(task: Task, seed: int, data: DataFolder) -> tuple[Splits, Splits]:
 
 
 def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: Path) -> DataSet:
-    watched = DataFolder(data.root)
+    watched = DataFolder(data.root, cache=folder / "parsed")
     if task.package:
         watched.package(task.package)
     whole, splits = splits_of(task, seed, watched)
@@ -129,14 +140,22 @@ def _described(folder: Path, description: Path) -> DataSet:
     )
 
 
-def _same(data: DataFolder, name: str, fingerprint: str) -> bool:
-    """Whether a file of the data folder or an installed package still is what it was; of a hub nobody can tell."""
+def _same(task: Task, data: DataFolder, name: str, fingerprint: str) -> bool:
+    """Whether a source still is what it was. Of a hub that can't be asked nobody can tell: it is read again."""
     kind, _, rest = name.partition(" ")
     if kind == "package":
         try:
             return version(rest) == fingerprint
         except PackageNotFoundError:
             return False
+    if kind == "hub":
+        if data.root is not None and task.files:
+            return False  # they are read from the folder now
+        try:
+            now = hub.commit_of(rest.split()[0], getattr(task, "revision", None), "")
+        except MissingData:
+            return False
+        return fingerprint.startswith(f"commit {now} ")
     path = data.root / rest if kind == "file" and data.root is not None else None
     return path is not None and path.is_file() and DataFolder.fingerprint(path) == fingerprint
 
@@ -150,6 +169,10 @@ def _canonical_keys(task: Task, part: Examples) -> frozenset[bytes]:
     if known not in _KEYS:
         _KEYS[known] = task.canonical_keys(part)
     return _KEYS[known]
+
+
+def _place(task: Task, seed: int, folder: Path) -> Path:
+    return folder / "index" / f"{_build_key(task, seed)}.json"
 
 
 def _build_key(task: Task, seed: int) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from harness.errors import BenchError, UserError
+from harness import data as data_sets
+from harness.errors import BenchError, MissingData, UserError
 from harness.presence import presence
+from harness.saying import say
 from harness.suite import builtin_suites, read_suite
 from tasks.base import TASKS, DataFolder, Task, create_task
 
@@ -24,25 +27,50 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console(width=console.width if console.is_terminal else 160).print(shown)
 
 
-def tasks(data: DataFolder, sizes: bool = False) -> None:
-    """Every registered task; `sizes` builds each with its default settings, which takes a while."""
-    columns = ["task", "version", "data", "source", "right means", "floor", "licence", "summary"]
-    rows = []
+def tasks(data: DataFolder, store: Path, quick: bool = False) -> None:
+    """Every registered task. Sizes and floor are those of its default settings, seed 0, built when first asked for and
+    kept in `store`, where runs keep what they build; with `quick` they are left out."""
+    columns = ["task", "version", "data", "examples", "floor (%)", "right means", "source", "licence", "summary"]
+    rows: list[list[str]] = []
+    floors: dict[str, list[str]] = {}
     for name in TASKS:
         task = create_task(name)
-        row = [name, str(task.version), str(presence(task, data)), task.source, task.exact_means, task.floor_note]
-        rows.append([*row, task.licence, task.summary, *(_sizes(task, data) if sizes else [])])
-    table("Tasks", columns + (["examples", "floor (%)"] if sizes else []), rows)
+        state, size, floor = _known(task, data, store) if not quick else (str(presence(task, data)), "–", "–")
+        floors.setdefault(task.floor_note, []).append(name)
+        rows.append([name, str(task.version), state, size, floor, task.exact_means, *_about(task)])
+    table("Tasks", columns, rows)
+    if quick:
+        return
+    print("\nSizes and floors: of the default settings. Floor: exact accuracy on test of a predictor without training,")
+    (usual, _), *others = sorted(floors.items(), key=lambda item: -len(item[1]))
+    print(f"{usual};")
+    print("; ".join(f"{', '.join(names)}: {note}" for note, names in others) + ".")
 
 
-def _sizes(task: Task, data: DataFolder) -> list[str]:
-    """Examples by split and the floor on test, or why they can't be told."""
+def _about(task: Task) -> list[str]:
+    return [task.source, task.licence, task.summary]
+
+
+def _known(task: Task, data: DataFolder, store: Path) -> tuple[str, str, str]:
+    """State of the data, examples by split and the floor on test; why they are not known, where they are not."""
+    found = presence(task, data)
+    if found.state not in ("generated", "here"):
+        return (f"{found}; {found.remedy}" if found.remedy else str(found)), "–", "–"
     try:
-        splits = task.splits(0, data)
+        known = data_sets.described(task, 0, data, store)
+        if known is None:
+            say(f"building {task.name} for its sizes and floor, once: kept in {store}")
+            known = data_sets.prepare(task, 0, data, store)
+    except MissingData as missing:
+        return f"missing: {missing}", "–", "–"
     except BenchError as error:
-        return [str(error), "–"]
-    counts = [f"{name} {len(part):,}" for name, part in splits.items()]
-    return [", ".join(counts), f"{100 * task.floor(splits):.1f}"]
+        return f"broken: {error}", "–", "–"
+    except OSError as error:
+        raise UserError(
+            f"folder {store}: {error.strerror or error}; choose another with --results, or leave sizes out with --quick"
+        ) from None
+    sizes = ", ".join(f"{split} {count:,}" for split, count in known.sizes.items())
+    return str(found), sizes, f"{100 * known.floor:.1f}"
 
 
 def arms(suite: str | None = None) -> None:

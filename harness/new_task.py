@@ -103,7 +103,7 @@ def advice(name: str, path: Path) -> str:
     plugin = "" if path.resolve().parent == TASKS_FOLDER.resolve() else f" --plugin {path}"
     lines = [
         f"wrote {path}; it works as it stands. Change the lines marked CHANGE, then:",
-        f"  python run_benchmarks.py list tasks{plugin}",
+        f"  python run_benchmarks.py list tasks --quick{plugin}",
         f"  python run_benchmarks.py --suite tiny{plugin} --tasks {name} --smoke",
     ]
     if plugin:

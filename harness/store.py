@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.errors import BrokenData
-from harness.files import read_json, write_json
+from harness.files import hold, read_json, write_json
 from tasks.base import Examples, Splits
 
 MANIFEST = "manifest.json"
@@ -59,6 +60,25 @@ def load(folder: Path) -> Splits:
     if found != folder.name:
         raise BrokenData(f"data cache {folder}: its content has another hash ({found}); delete the folder")
     return splits
+
+
+def remembered(index: Path, build: Callable[[], Splits]) -> Splits:
+    """What `build` gave when it was first asked for under this name; built again, saying so, where that is damaged.
+
+    Of several processes one builds. The file `index` names the folder beside it that holds the splits.
+    """
+    with hold(index.with_suffix(".lock")):
+        if index.is_file():
+            try:
+                return load(index.parent / str(read_json(index)["digest"]))
+            except (BrokenData, ValueError, KeyError, TypeError) as error:
+                said = str(error).removesuffix("; delete the folder")
+                print(f"data cache {index}: {said}; building it again", file=sys.stderr, flush=True)
+        splits = build()
+        folder = index.parent / splits_digest(splits)
+        save(splits, folder, {})
+        write_json(index, {"digest": folder.name})
+        return load(folder)
 
 
 def splits_digest(splits: Splits) -> str:

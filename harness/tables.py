@@ -101,7 +101,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("validation_examples", "int", "Validation examples scored."),
         ("test_examples", "int", "Test examples scored."),
         ("data_hash", "str", "Hash of every byte of the splits."),
-        ("data_sources", "str", "Real data read, JSON: file, package or hub name → SHA-256, version or revision."),
+        (
+            "data_sources",
+            "str",
+            "Real data read, JSON: file, package or hub data set → SHA-256, version, or commit and SHA-256.",
+        ),
         ("task_version", "int", "Version of the task's code."),
         ("device", "str", "cpu or the CUDA device's name."),
         ("precision", "str", "Arithmetic of the forward pass: float32, bfloat16 or float64."),

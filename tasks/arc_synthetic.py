@@ -95,8 +95,8 @@ class ArcSynthetic(Task):
                     f"task {self.name}: {wanted:,} examples of {family} for {split} are more than there are different "
                     f"ones at side {self.side} with {self.colours} colours; ask for fewer"
                 )
-            parts.append(_joined(found)[slice(wanted)])
-        whole = _joined(parts)
+            parts.append(Examples.joined(found)[slice(wanted)])
+        whole = Examples.joined(parts)
         return whole[np.argsort(np.concatenate([np.arange(len(part)) for part in parts]), kind="stable")]
 
     def _grids(self, family: str, n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -183,12 +183,3 @@ def _turned(grids: np.ndarray, turns: np.ndarray, order: np.ndarray) -> np.ndarr
     shape = np.full((n * pairs, 2), side)
     turned, _ = turn(grids.reshape(-1, side, side), shape, turns.repeat(pairs), order.repeat(pairs, 0))
     return np.asarray(turned).reshape(grids.shape)
-
-
-def _joined(parts: list[Examples]) -> Examples:
-    return Examples(
-        inputs=np.concatenate([part.inputs for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        difficulty=np.concatenate([part.difficulty for part in parts]),
-        groups=np.concatenate([part.groups for part in parts if part.groups is not None]),
-    )

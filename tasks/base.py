@@ -128,6 +128,14 @@ class Examples:
     def with_groups(self, groups: Sequence[str]) -> Examples:
         return replace(self, groups=np.asarray(groups))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """The rows of all parts, one after the other; all must have the same arrays."""
+        columns = [dict(part.arrays()) for part in parts]
+        whole = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+        facts = {name.removeprefix("facts."): whole.pop(name) for name in list(whole) if name.startswith("facts.")}
+        return cls(**whole, facts=facts)
+
 
 class RowRandom(Protocol):
     """Random numbers for augmentation on the device, one independent stream per row (see harness/random.py).
@@ -147,10 +155,11 @@ class DataFolder:
     """Where local copies of real data sets lie (`--data DIR`, HRM_BENCH_DATA), if anywhere; and what was read there.
 
     `used` maps what a task read to its fingerprint; it goes into runs.csv, and while all of it stays the same, data
-    built before are used again.
+    built before are used again. `cache` is where a task may keep what it parsed.
     """
 
     root: Path | None = None
+    cache: Path | None = field(default=None, compare=False)
     used: dict[str, str] = field(default_factory=dict, compare=False)
 
     def file(self, name: str, *, remedy: str) -> Path:
@@ -167,9 +176,9 @@ class DataFolder:
         """Note that data come with an installed package, whose version pins them."""
         self.used[f"package {name}"] = version(name)
 
-    def hub(self, name: str, revision: str) -> None:
-        """Note a data set of the Hugging Face hub, with the revision that was read."""
-        self.used[f"hub {name}"] = revision
+    def hub(self, name: str, commit: str, sha256: str) -> None:
+        """Note a data set of the Hugging Face hub, or a file of one: its commit, and the hash of what was read."""
+        self.used[f"hub {name}"] = f"commit {commit} sha256 {sha256}"
 
     @staticmethod
     def fingerprint(path: Path) -> str:

@@ -108,7 +108,7 @@ class Mixture(Task):
     def splits(self, seed: int, data: DataFolder) -> Splits:
         own = {name: task.splits(seed, data) for name, task in self.tasks.items()}
         parts = {
-            split: _joined([self._dressed(name, own[name][split], own) for name in own])
+            split: _interleaved([self._dressed(name, own[name][split], own) for name in own])
             for split in ("train", "validation", "test")
         }
         for name, splits in own.items():
@@ -239,13 +239,7 @@ def _padded(tokens: np.ndarray, width: int) -> np.ndarray:
     return np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])), constant_values=PAD)
 
 
-def _joined(parts: list[Examples]) -> Examples:
-    """The rows of all parts, interleaved evenly, so that the first rows are a fair sample."""
+def _interleaved(parts: list[Examples]) -> Examples:
+    """The rows of all parts, mixed evenly, so that the first rows are a fair sample."""
     place = np.concatenate([(np.arange(len(part)) + 0.5) / len(part) for part in parts])
-    order = np.argsort(place, kind="stable")
-
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])[order]
-
-    facts = {fact: np.concatenate([part.facts[fact] for part in parts])[order] for fact in parts[0].facts}
-    return Examples(join("inputs"), join("labels"), join("difficulty"), join("puzzle_ids"), join("groups"), facts)
+    return Examples.joined(parts)[np.argsort(place, kind="stable")]

@@ -75,6 +75,15 @@ class Table(Task):
             raise ValueError("several columns are read only as numbers; set tokens: numbers")
         return value
 
+    @field_validator("sha256")
+    @classmethod
+    def _of_files_that_are_read(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        named = [name for split in ("train", "validation", "test") if (name := info.data.get(split))]
+        for name in value:
+            if name not in named:
+                raise ValueError(f"{name} is not read{did_you_mean(name, named)}")
+        return value
+
     @field_validator("longest_answer")
     @classmethod
     def _fits(cls, value: int | None, info: ValidationInfo) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from harness.errors import BrokenData, MissingData, UserError, did_you_mean
+from tasks import hub
 from tasks.base import DataFolder
 
 REMEDY = "put it into the data folder (--data DIR or HRM_BENCH_DATA), or name your own in the task's settings"
-HUB_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Columns:
         if bad.any():
             row = int(bad.argmax())
             self.fail(row, problem(row))
+
+    def digest(self) -> str:
+        """SHA-256 of the values, by column."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()
 
     def texts(self, name: str) -> list[str]:
         """The column as text; lists are joined by blanks."""
@@ -129,16 +134,22 @@ def _require(source: str, wanted: Sequence[str], present: Sequence[str]) -> None
 def read_dataset(name: str, split: str, revision: str | None, wanted: Sequence[str], data: DataFolder) -> Columns:
     """Columns of one split: of a data set saved below the data folder, else of the hub's data set of that name."""
     folder = None if data.root is None else data.root / name
+    commit = ""
     if folder is not None and folder.is_dir():
         found, source = _saved(folder, name, split, data), f"{folder}, split {split}"
     elif folder is not None and not _is_hub_name(name):
         raise MissingData(f"{folder} is not there", REMEDY)
     else:
-        found, source = _from_hub(name, split, revision, wanted, data), f"data set {name}, split {split}"
+        place, commit = hub.folder_of(name, revision, f"{REMEDY}, or run where the hub can be reached once")
+        source = f"data set {name} (commit {commit[:12]}), split {split}"
+        found = _loaded(place, split, wanted, source)
     _require(source, wanted, found.column_names)
     if not len(found):
         raise BrokenData(f"{source}: no rows")
-    return _of_table(source, found.with_format("arrow")[:], wanted)
+    columns = _of_table(source, found.with_format("arrow")[:], wanted)
+    if commit:
+        data.hub(f"{name} {split}", commit, columns.digest())
+    return columns
 
 
 def _is_hub_name(name: str) -> bool:
@@ -164,31 +175,18 @@ def _saved(folder: Path, name: str, split: str, data: DataFolder) -> Any:
     return loaded
 
 
-def load_as_text(name: str, split: str, wanted: Sequence[str], revision: str | None = None) -> Any:
-    """A data set by `load_dataset`. Columns of CSV files come as text: a guessed number type drops leading zeros, and
-    81 digits overflow it."""
+def _loaded(folder: Path, split: str, wanted: Sequence[str], source: str) -> Any:
+    """A split by `load_dataset` of a folder in any form that it reads. Columns of CSV files come as text: a guessed
+    number type drops leading zeros, and 81 digits overflow it."""
     from datasets import Features, Value, load_dataset, load_dataset_builder
     from datasets.packaged_modules.csv.csv import Csv
 
-    is_csv = isinstance(load_dataset_builder(name, revision=revision), Csv)
-    text = Features({column: Value("string") for column in wanted})
-    as_text = {"features": text, "keep_default_na": False} if is_csv else {}
-    return load_dataset(name, split=split, revision=revision, **as_text)
-
-
-def _from_hub(name: str, split: str, revision: str | None, wanted: Sequence[str], data: DataFolder) -> Any:
-    """From the hub or its cache. The revision that was read is recorded; unknown only where nobody can be asked."""
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     try:
-        if not offline and revision is None:
-            from huggingface_hub import HfApi
-
-            revision = HfApi().dataset_info(name, timeout=HUB_SECONDS).sha
-        loaded = load_as_text(name, split, wanted, revision)
+        is_csv = isinstance(load_dataset_builder(str(folder)), Csv)
+        text = Features({column: Value("string") for column in wanted})
+        return load_dataset(
+            str(folder), split=split, **({"features": text, "keep_default_na": False} if is_csv else {})
+        )
     except Exception as error:
-        cause = str(error).strip().splitlines()[:1]
-        raise MissingData(
-            f"data set {name} could not be loaded ({type(error).__name__}: {' '.join(cause)})", REMEDY
-        ) from error
-    data.hub(name, revision or "not known: read from the cache, offline")
-    return loaded
+        lines = str(error).strip().splitlines() or [""]
+        raise BrokenData(f"{source}: `datasets` can't read it ({type(error).__name__}: {lines[0]})") from error

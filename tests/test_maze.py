@@ -350,23 +350,6 @@ def test_hard_leaves_out_validation_rows_that_test_has_turned(folder: Path, rows
     assert len(splits["validation"]) == 2
 
 
-def test_the_csv_reader_of_datasets_keeps_blanks_at_both_ends(folder: Path, rows: list[list[str]], monkeypatch) -> None:
-    import datasets
-
-    load = datasets.load_dataset
-
-    def local(name: str, *, data_files: dict, split: str, features: datasets.Features) -> datasets.Dataset:
-        assert name == "sapientinc/maze-30x30-hard-1k"
-        files = {key: str(folder / "maze-30x30-hard-1k" / value) for key, value in data_files.items()}
-        return load("csv", data_files=files, split=split, features=features, cache_dir=str(folder / "cache"))
-
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(datasets, "load_dataset", local)
-    task = create_task("maze-hard", {"train_rows": None, "validation_rows": 4})
-    hub, files = task.splits(0, NOWHERE), task.splits(0, DataFolder(folder))
-    assert {name: part.digest() for name, part in hub.items()} == {name: part.digest() for name, part in files.items()}
-
-
 def change(row: list[str], column: int, old: str, new: str) -> list[str]:
     return [*row[:column], row[column].replace(old, new, 1), *row[column + 1 :]]
 

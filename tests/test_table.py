@@ -193,7 +193,7 @@ def test_absent_data_are_missing_with_a_remedy_and_never_replaced(tmp_path: Path
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     with pytest.raises(MissingData, match=r"mine/train\.csv is not there; put it into the data folder"):
         load(tmp_path)
-    with pytest.raises(MissingData, match="data set nobody/nothing could not be loaded"):
+    with pytest.raises(MissingData, match="hub may not be asked for nobody/nothing"):
         load(tmp_path, dataset="nobody/nothing", train="train")
     write_csv(tmp_path / "mine/train.tsv", PLAIN)
     with pytest.raises(UserError, match=r"mine/train\.tsv: must end in \.csv or \.parquet"):
@@ -202,13 +202,13 @@ def test_absent_data_are_missing_with_a_remedy_and_never_replaced(tmp_path: Path
 
 def test_a_data_set_of_csv_files_comes_as_text_with_its_leading_zeros(tmp_path: Path) -> None:
     """As the hub's would: `load_dataset` on a folder takes the same way."""
-    from tasks.table_files import load_as_text
+    from tasks.table_files import _loaded
 
     digits = "0" + "123456789" * 9
     write_csv(
         tmp_path / "train.csv", [{"x": 1, "input": digits[:81], "label": "007"}, {"x": 2, "input": "12", "label": "NA"}]
     )
-    found = load_as_text(str(tmp_path), "train", ["input", "label"])
+    found = _loaded(tmp_path, "train", ["input", "label"], "here")
     assert found["input"] == [digits[:81], "12"] and found["label"] == ["007", "NA"]
 
 
@@ -238,6 +238,10 @@ def test_a_row_in_both_files_is_a_leak_and_refused(tmp_path: Path) -> None:
         ({"inputs": ["x", "y"]}, r"settings\.length: several columns are read only as numbers"),
         ({"tokens": "numbers", "inputs": ["x", "y"], "length": 3}, r"settings\.length: 2 columns"),
         ({"longest_answer": 9}, r"settings\.longest_answer: answers are read"),
+        (
+            {"sha256": {"mine/trian.csv": "0"}, "train": "mine/train.csv"},
+            r"settings\.sha256: mine/trian\.csv is not read",
+        ),
         ({"class": ["a"]}, r"settings\.class: unknown key"),
     ],
 )
