@@ -1,4 +1,4 @@
-"""Files written whole or not at all: write beside the target, fsync, rename."""
+"""Files written whole or not at all: write beside the target, fsync, rename. And locks that die with their holder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make renames in it last through a power cut; a few file systems can't, and there nothing is lost by trying."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in the folder itself. Only for who holds its lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
