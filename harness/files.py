@@ -61,3 +61,31 @@ def hold(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def try_hold(lock: Path) -> Iterator[bool]:
+    """Hold the lock file unless another process does; says whether it is held now."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def held(folder: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Hold the results folder's description and tables, which commands write in turn. Cells have locks of their own."""
+    lock = folder / ".lock"
+    with try_hold(lock) as free:
+        if free:
+            sweep(folder)
+            yield
+            return
+    say(f"results folder {folder}: waiting for another command to write its tables")
+    with hold(lock):
+        sweep(folder)
+        yield

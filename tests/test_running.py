@@ -197,12 +197,3 @@ def test_a_stopped_run_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_s
     assert not list((tmp_path / "stopped/results").rglob("checkpoint-*.pt"))
     assert run(tmp_path / "whole", *extra) == 0
     assert every_table(tmp_path / "stopped") == every_table(tmp_path / "whole")
-
-
-def test_two_commands_at_once_in_one_results_folder_are_refused(tmp_path, capsys):
-    from harness.results import locked
-
-    with locked(tmp_path / "results/toy"):
-        assert run(tmp_path) == 2
-    assert "another command is at work" in capsys.readouterr().err
-    assert run(tmp_path, "--arms", "transformer", "--seeds", "1") == 0

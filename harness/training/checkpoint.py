@@ -50,7 +50,7 @@ def save_state(folder: Path, state: dict[str, Any], updates: int) -> None:
     def write(file: BinaryIO) -> None:
         hashed = _Hashed(file)
         try:
-            torch.save(state, hashed)
+            torch.save(state, hashed)  # type: ignore[arg-type]
         except RuntimeError as error:  # torch's own, from closing an archive whose file failed before
             raise hashed.failed or error from None
         file.write(_SEAL.format(version=FORMAT, digest=hashed.total.hexdigest()).encode())
@@ -62,7 +62,7 @@ def save_state(folder: Path, state: dict[str, Any], updates: int) -> None:
 
 def load_state(folder: Path, device: torch.device) -> Loaded:
     """The newest state that is whole, its checksum verified. Loading runs no code (`weights_only`)."""
-    problems = []
+    problems: list[str] = []
     for path in state_files(folder):
         problem = _damage(path)
         if problem is None:

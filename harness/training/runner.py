@@ -21,7 +21,7 @@ from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
 from harness.evaluation.voting import vote
 from harness.files import sweep, write_json
-from harness.record import costs, identity, provenance
+from harness.record import RECORD, costs, identity, provenance
 from harness.training import checkpoint
 from harness.training.device import peak_memory_mib, reset_peak_memory
 from harness.training.trainer import Diverged, Trainer
@@ -68,7 +68,7 @@ def run_cell(
     folder: Path,
     data: DataSet,
     report: Report = lambda progress, text: True,
-    options: Options = Options(),  # noqa: B008 (immutable)
+    options: Options = Options(),
     say: Say = print,
 ) -> None:
     """Run a cell to its end, from its checkpoint if the folder holds one, and write record.json last.
@@ -128,7 +128,7 @@ def run_cell(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
     record["notes"] = " | ".join([*data.notes, *notes, *unread])
-    write_json(folder / "record.json", record)
+    write_json(folder / RECORD, record)
     checkpoint.drop_state(folder)
 
 
