@@ -1,4 +1,4 @@
-"""Each fault that a long run meets: recorded with its reason, the other cells unharmed, and the same command goes on."""
+"""Each fault that a long run meets: recorded with its reason, others unharmed, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_a_read_only_results_folder_is_one_line(finished, tmp_path):  # noqa: F8
 
 
 def test_shards_are_disjoint_whole_and_alike_in_work():
-    """Where all cells of an arm come after each other at a fixed distance, as in a suite, taking every n-th is unfair."""
+    """In a suite the cells of an arm come at a fixed distance, so that every n-th cell would be no fair share."""
     costs = {"small": 1.0, "large": 48.0, "middle": 7.0, "one": 3.0}
     cells = [cell(arm, seed=seed, flops_per_update=cost) for seed in range(5) for arm, cost in costs.items()]
     for parts in (1, 3, 4, 30):
