@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
-from harness.request import DATA_VARIABLE, assigned, choose_sandbox, data_folder, load_plugins, planned, positive, split
+from harness.request import (
+    DATA_VARIABLE,
+    assigned,
+    choose_sandbox,
+    data_folder,
+    load_plugins,
+    planned,
+    positive,
+    share_of,
+    split,
+)
 from harness.saying import announce, command_line, finish, print_json, say, summarise
 
 EPILOG = """
@@ -116,7 +127,16 @@ def run(
     jobs: Annotated[
         str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time. Changes no number, only the time.")
     ] = "auto",
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N shares of the cells, from 1.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed and diverged cells again.")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
+    ] = 60.0,
+    hang_minutes: Annotated[
+        float, typer.Option("--hang-minutes", metavar="M", help="Kill a worker without progress for M minutes.")
+    ] = 30.0,
     device: Device = None,
     precision: Precision = None,
     results: Results = RESULTS,
@@ -130,7 +150,10 @@ def run(
     choose_sandbox(sandbox, allow_unsafe)
     if max_minutes is not None and max_minutes <= 0:
         raise UserError(f"--max-minutes {max_minutes:g}: must be above 0")
+    if hang_minutes <= 0:
+        raise UserError(f"--hang-minutes {hang_minutes:g}: must be above 0")
     number_of_jobs = None if jobs == "auto" else positive("--jobs", jobs)
+    part = None if shard is None else share_of(shard)
     started = time.monotonic()
     plan, folder = planned(
         suite,
@@ -151,31 +174,41 @@ def run(
     from harness.analysis.collect import collect
     from harness.execution import local
     from harness.execution.progress import monitor
+    from harness.files import held
     from harness.report import html
-    from harness.results import check_writable, describe, locked
+    from harness.results import check_writable, describe
+    from harness.training.runner import Options
 
     check_writable(reports, "--reports")
-    with locked(folder):
+    with held(folder, say):
         describe(plan, folder, command_line())
-        announce(plan)
-        outcome = local.run(
-            plan,
-            folder,
-            jobs=number_of_jobs or local.default_jobs(plan),
-            monitor=monitor(),
-            retry_failed=retry_failed,
-            plugins=[str(path) for path in plugin or ()],
-            deadline=None if max_minutes is None else started + 60 * max_minutes,
-        )
+    announce(plan)
+    mine = plan.cells if part is None else local.shard(plan.cells, *part)
+    if part is not None:
+        say(f"shard {shard}: {len(mine)} of {len(plan.cells)} cells")
+    outcome = local.run(
+        plan,
+        folder,
+        jobs=number_of_jobs or local.default_jobs(plan),
+        monitor=monitor(),
+        cells=mine,
+        retry_failed=retry_failed,
+        plugins=[str(path) for path in plugin or ()],
+        deadline=None if max_minutes is None else started + 60 * max_minutes,
+        hung_seconds=60 * hang_minutes,
+        options=Options(checkpoint_seconds=checkpoint_seconds),
+    )
+    summarise(plan, outcome, time.monotonic() - started)
+    with held(folder, say):
+        describe(plan, folder, command_line())  # once more, for the cells that other commands finished meanwhile
         collect(folder)
         page = html.build(folder, reports)
-    summarise(plan, outcome, time.monotonic() - started)
     finish(folder, page, outcome)
     if outcome.failed:
         raise typer.Exit(1)
     if outcome.left:
         raise typer.Exit(130)
-    if outcome.skipped == len(plan.cells):
+    if mine and outcome.skipped == len(mine):
         raise NothingToRun("nothing was left to run: every cell asked for was skipped, for the reasons above")
 
 
@@ -313,11 +346,16 @@ def report(
 ) -> None:
     """Rebuild tables and report from the run folders. Needs no torch."""
     from harness.analysis.collect import collect
+    from harness.analysis.results import read_suite
+    from harness.files import held
     from harness.report import html
 
     folder = results / suite
-    collect(folder)
-    finish(folder, html.build(folder, reports), None)
+    read_suite(folder)
+    with held(folder, say):
+        collect(folder)
+        page = html.build(folder, reports)
+    finish(folder, page, None)
 
 
 @app.command()
@@ -385,6 +423,12 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         say("stopped")
         return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+            raise
+        say(f"error: {error.filename or 'writing'}: {error.strerror}; what is written so far stays, so that the same")
+        say("command goes on from there")
+        return 1
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's usage errors
             say(f"error: {error.format_message()}")

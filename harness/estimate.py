@@ -15,7 +15,7 @@ from harness.listing import table
 from harness.matching import FLOPS_TOLERANCE
 from harness.opponents import hrms, opponents
 from harness.plan import Plan, ResolvedArm, TaskPlan
-from harness.results import status
+from harness.record import recorded
 from harness.training.act import run_segment
 from harness.training.trainer import DTYPES
 from models.base import ModelShape, create_model
@@ -45,7 +45,7 @@ def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
         memory = max(memory, shown["memory_mib"])
     jobs = default_jobs(plan)
     ready = [cell for cell in plan.cells if plan.tasks[cell.task].skipped is None]
-    done = sum(status(folder, cell) == "finished" for cell in ready)
+    done = sum(recorded(folder / cell.run_folder).status == "finished" for cell in ready)
     print(
         f"\n{len(plan.cells)} cells: {done} finished already, {len(ready) - done} to run, "
         f"{len(plan.cells) - len(ready)} skipped"
@@ -80,7 +80,7 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
     seconds = disk = memory = 0.0
     for name in dict.fromkeys(cell.arm for cell in cells):
         arm = task.arms[name]
-        open_cells = [c for c in cells if c.arm == name and status(folder, c) != "finished"]
+        open_cells = [c for c in cells if c.arm == name and recorded(folder / c.run_folder).status != "finished"]
         speed = None if task.skipped is not None else probe(plan, task, arm)
         train = _train_flops(task, arm)
         scored = _evaluation_flops(task, arm)

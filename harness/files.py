@@ -1,4 +1,4 @@
-"""Files written whole or not at all: write beside the target, fsync, rename."""
+"""Files written whole or not at all: write beside the target, fsync, rename. And locks that die with their holder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make renames in it last through a power cut; a few file systems can't, and there nothing is lost by trying."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in the folder itself. Only for who holds its lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,4 +60,32 @@ def hold(lock: Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def try_hold(lock: Path) -> Iterator[bool]:
+    """Hold the lock file unless another process does; says whether it is held now."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
+def held(folder: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Hold the results folder's description and tables, which commands write in turn. Cells have locks of their own."""
+    lock = folder / ".lock"
+    with try_hold(lock) as free:
+        if free:
+            sweep(folder)
+            yield
+            return
+    say(f"results folder {folder}: waiting for another command to write its tables")
+    with hold(lock):
+        sweep(folder)
         yield

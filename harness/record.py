@@ -7,7 +7,7 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +16,41 @@ import harness
 from harness import tables
 from harness.cell import Cell
 from harness.cost import Cost
-from harness.files import write_json
+from harness.errors import BrokenData
+from harness.files import read_json, write_json
 from harness.training.device import machine
 from tasks.base import Task
 
+RECORD = "record.json"
 
-def write_unfinished(folder: Path, cell: Cell, status: str, reason: str) -> None:
-    """record.json of a cell that has no results: failed, diverged or interrupted, with the reason."""
+LOCK = ".lock"
+"""Beside the record: held by the process that runs the cell, so that the system frees it when that process dies."""
+
+
+def write_unfinished(folder: Path, cell: Cell, status: str, reason: str, updates: int | None = None) -> None:
+    """record.json of a cell that has no results: failed, or diverged after so many updates, with the reason."""
     row: dict[str, Any] = dict.fromkeys(tables.names("runs"))
-    write_json(folder / "record.json", row | identity(cell) | provenance() | {"status": status, "reason": reason})
+    own = {"status": status, "reason": reason, "updates": updates}
+    write_json(folder / RECORD, row | identity(cell) | provenance() | own)
+
+
+class Recorded(NamedTuple):
+    """What a run folder says of its cell. `stamp` tells one record from the next; None without a record."""
+
+    status: str  # finished, failed, diverged, or open: nothing there, or an unfinished run
+    reason: str = ""
+    stamp: int | None = None
+
+
+def recorded(folder: Path) -> Recorded:
+    path = folder / RECORD
+    try:
+        row, stamp = read_json(path), path.stat().st_mtime_ns
+        return Recorded(str(row["status"]), row["reason"] or "", stamp)
+    except FileNotFoundError:
+        return Recorded("open")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenData(f"{path}: {error}; delete the folder and run the suite again") from None
 
 
 def identity(cell: Cell) -> dict[str, Any]:

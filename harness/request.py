@@ -141,6 +141,15 @@ def positive(option: str, value: str | int) -> int:
     return number
 
 
+def share_of(text: str) -> tuple[int, int]:
+    """--shard I/N as (I, N)."""
+    part, slash, parts = text.partition("/")
+    found = (positive("--shard", part), positive("--shard", parts)) if slash else (2, 1)
+    if found[0] > found[1]:
+        raise UserError(f"--shard {text}: must be I/N with I from 1 to N, such as 2/8")
+    return found
+
+
 def split(names: str | None) -> list[str] | None:
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import tables
-from harness.cell import NUMERICS_VERSION, Cell
+from harness.cell import NUMERICS_VERSION
 from harness.errors import UserError
 from harness.files import read_json, write_json
 from harness.plan import Plan, TaskPlan, engine
@@ -132,20 +129,6 @@ def _same_data(plan: Plan, cell: dict[str, Any], record: dict[str, Any]) -> bool
     return planned is None or record["data_hash"] == planned.digest
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the results folder for one command; another one at the same time is refused, not mixed in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"results folder {folder}: another command is at work in it; wait for it, or choose --results"
-            ) from None
-        yield
-
-
 def _planned_cells(plan: Plan) -> list[dict[str, Any]]:
     reasons = {task.name: f"{task.skipped.reason}; {task.skipped.remedy}" for task in plan.skipped() if task.skipped}
     return [
@@ -225,9 +208,3 @@ def task_document(planned: TaskPlan) -> dict[str, Any]:
         "metric_notes": task.metric_notes(),
         "in_sample": task.in_sample,
     }
-
-
-def status(folder: Path, cell: Cell) -> str:
-    """finished, failed, diverged, or open (nothing there, or an unfinished run with or without a checkpoint)."""
-    record = folder / cell.run_folder / "record.json"
-    return str(read_json(record)["status"]) if record.is_file() else "open"

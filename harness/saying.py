@@ -36,6 +36,8 @@ def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
     parts = [f"{outcome.finished} cells finished"]
     if outcome.before:
         parts.append(f"{outcome.before} were finished before")
+    if outcome.elsewhere:
+        parts.append(f"{outcome.elsewhere} were finished by another command meanwhile")
     if outcome.left:
         parts.append(f"{outcome.left} left for the next time")
     if outcome.skipped:
@@ -55,7 +57,7 @@ def finish(results: Path, page: Path, outcome: Outcome | None) -> None:
     document: dict[str, Any] = {"results": str(results), "tables": tables, "report": str(page)}
     if outcome is not None:
         document["cells"] = {
-            "finished": outcome.finished + outcome.before,
+            "finished": outcome.finished + outcome.before + outcome.elsewhere,
             "failed": len(outcome.failed),
             "skipped": outcome.skipped,
             "left": outcome.left,

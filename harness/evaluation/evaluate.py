@@ -7,7 +7,7 @@ as the verifier accepts (an upper bound, never the model's own score).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -105,6 +105,7 @@ def evaluate(
     segments: int,
     batch_size: int,
     write: bool = False,
+    tick: Callable[[float], None] = lambda share: None,
 ) -> Evaluation:
     """Run `segments` segments on every example (1 for one-pass arms) and judge each.
 
@@ -113,7 +114,7 @@ def evaluate(
     lower bound. Token accuracy is always of the latter kind, and halting decisions come from the prompt alone.
 
     Shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and results leave the
-    device once per batch.
+    device once per batch. `tick` is called with the share done, 0 to 1, after each batch, and may raise to stop.
     """
     device = next(model.parameters()).device
     data = DeviceData(examples, device)
@@ -152,6 +153,7 @@ def evaluate(
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
             columns.setdefault(name, []).append(torch.stack(parts, dim=1)[: n - start].cpu().numpy())
+        tick(min(start + size, n) / n)
     model.train(was_training)
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     answers, judgements = whole.get("answer"), None  # [N, M, A]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness import seeds
 from harness.cell import Cell
 from harness.cost import measure
 from harness.data import DataSet
@@ -20,8 +21,8 @@ from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
 from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
-from harness.files import write_json, write_text
-from harness.record import costs, identity, provenance, sandbox_provenance
+from harness.files import sweep, write_json, write_text
+from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
 from harness.tables import TRACE_FILE
 from harness.training import checkpoint
 from harness.training.device import peak_memory_mib, reset_peak_memory
@@ -32,12 +33,22 @@ from tasks.base import Examples, Task, create_task
 UNSANDBOXED = "unsandboxed"
 
 CHECKPOINT_SECONDS = 60.0
-"""Least time between two checkpoints: what a killed run loses at most, and one update."""
+"""Least time between two checkpoints by default: what a killed run loses at most, and one update."""
 CHECKPOINT_SHARE = 0.02
 """Largest share of a run's time that goes into checkpoints: one of 3.5 GB (ARC's puzzle table) takes many seconds."""
 
 Report = Callable[[float, str], bool]
 """Called with (progress 0 to 1, a short text); returns False to ask the run to stop and leave a checkpoint."""
+
+Say = Callable[[str], None]
+"""Called with a sentence that belongs into the run's log, and before the user's eyes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out. Nothing here changes a number, so nothing of it is in the cell."""
+
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 class Interrupted(Exception):
@@ -56,33 +67,45 @@ class Progress:
     stopped_early: bool = False
 
 
-def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda progress, text: True) -> None:
+def run_cell(
+    cell: Cell,
+    folder: Path,
+    data: DataSet,
+    report: Report = lambda progress, text: True,
+    options: Options = Options(),
+    say: Say = print,
+) -> None:
     """Run a cell to its end, from its checkpoint if the folder holds one, and write record.json last.
 
-    Raises Interrupted when `report` says stop, and Diverged when the loss is not finite.
+    The caller holds the cell's lock. Raises Interrupted when `report` says stop, and Diverged when the loss is not
+    finite.
     """
     started = datetime.now(UTC)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     write_json(folder / "cell.json", cell.model_dump(mode="json"))
     torch.set_num_threads(cell.threads)
     if cell.precision == "float32":
         torch.set_float32_matmul_precision("highest")
     device = torch.device(cell.device)
     reset_peak_memory(cell.device)
+    # nothing here draws from torch's global generator; a plug-in may, and must not depend on the cells before it
+    torch.manual_seed(seeds.key(cell.task, cell.arm, "global", cell.seed))
     task = create_task(cell.registered_task, cell.settings)
     task.get_ready()
     splits = data.load()
     trainer = Trainer(cell, task, splits, device)
     progress = Progress()
-    notes = _resume(trainer, progress, folder, device)
+    _resume(trainer, progress, folder, device, say)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
-    train(trainer, progress, validation, folder, report)
+    train(trainer, progress, validation, folder, report, options, say)
+    notes = []
     if progress.stopped_early:
         notes.append(
             f"stopped early at update {trainer.updates}: {cell.recipe.early_stopping} points without a better one"
         )
-    if trainer.seconds > CHECKPOINT_SECONDS:
-        _save(trainer, progress, folder)  # a test of many examples may take long, too
+    if trainer.seconds > options.checkpoint_seconds:
+        _save(trainer, progress, folder, say)  # a test of many examples may take long, too
 
     report(1.0, "test")
     trainer.evaluated.load_state_dict(progress.best)
@@ -93,9 +116,14 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
         if name not in ("train", "validation")
     }
     scored, unread = readable(trainer.evaluated, scored)
-    evaluations = {name: _evaluate(trainer, part) for name, part in scored.items()}
-    if cell.recipe.evaluation.votes:
-        notes += vote(cell, task, trainer.evaluated, scored["test"], folder, partial(_tick, report))
+    try:
+        tick = partial(_tick, report, trainer)
+        evaluations = {name: _evaluate(trainer, part, partial(tick, name)) for name, part in scored.items()}
+        if cell.recipe.evaluation.votes:
+            notes += vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes"))
+    except Interrupted:
+        _save(trainer, progress, folder, say)  # with the selected weights in it, which are all that is needed now
+        raise
     progress.evaluation_seconds += time.perf_counter() - clock
 
     checkpoint.save_weights(folder, progress.best)
@@ -110,31 +138,54 @@ def run_cell(cell: Cell, folder: Path, data: DataSet, report: Report = lambda pr
     if record["sandbox"] == UNSANDBOXED:
         notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
     record["notes"] = " | ".join([*data.notes, *notes, *unread])
-    write_json(folder / "record.json", record)
+    write_json(folder / RECORD, record)
     checkpoint.drop_state(folder)
 
 
-def train(trainer: Trainer, progress: Progress, validation: Examples, folder: Path, report: Report) -> None:
-    """Spend the budget, evaluating on validation at even steps of it and keeping the best weights."""
+def train(
+    trainer: Trainer,
+    progress: Progress,
+    validation: Examples,
+    folder: Path,
+    report: Report,
+    options: Options,
+    say: Say = print,
+) -> None:
+    """Spend the budget, evaluating on validation at even steps of it and keeping the best weights.
+
+    A state saved after any update goes on to the same numbers: whether an evaluation is due is decided by the state
+    alone.
+    """
     points = trainer.recipe.evaluation.points
-    next_save = time.perf_counter() + CHECKPOINT_SECONDS
-    while not (trainer.finished or progress.stopped_early):
-        trainer.advance()
-        if trainer.progress >= progress.next_point / points or trainer.finished:
-            _evaluation_point(trainer, progress, validation)
+    next_save = time.perf_counter() + options.checkpoint_seconds
+    while True:
+        if _due(trainer, progress, points):
+            try:
+                _evaluation_point(trainer, progress, validation, partial(_tick, report, trainer, "validation"))
+            except Interrupted:
+                _save(trainer, progress, folder, say)
+                raise
             patience = trainer.recipe.early_stopping
-            if patience is not None and _points_without_progress(progress) >= patience:
-                progress.stopped_early = True
-                return
+            progress.stopped_early = patience is not None and _points_without_progress(progress) >= patience
             while progress.next_point <= points and trainer.progress >= progress.next_point / points:
                 progress.next_point += 1
+        if trainer.finished or progress.stopped_early:
+            return
+        trainer.advance()
         if (began := time.perf_counter()) > next_save:
-            _save(trainer, progress, folder)
+            _save(trainer, progress, folder, say)
             ended = time.perf_counter()
-            next_save = ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
+            next_save = ended + max(options.checkpoint_seconds, (ended - began) / CHECKPOINT_SHARE)
         if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
-            _save(trainer, progress, folder)
+            _save(trainer, progress, folder, say)
             raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")
+
+
+def _due(trainer: Trainer, progress: Progress, points: int) -> bool:
+    """Whether the present state is to be evaluated, and has not been yet."""
+    if trainer.updates == (progress.curves[-1]["updates"] if progress.curves else 0):
+        return False
+    return trainer.finished or trainer.progress >= progress.next_point / points
 
 
 def _points_without_progress(progress: Progress) -> int:
@@ -144,7 +195,9 @@ def _points_without_progress(progress: Progress) -> int:
     return len(scores) - 1 - scores.index(max(scores))
 
 
-def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples) -> None:
+def _evaluation_point(
+    trainer: Trainer, progress: Progress, validation: Examples, tick: Callable[[float], None]
+) -> None:
     clock = time.perf_counter()
     result = evaluate(
         trainer.evaluated,
@@ -153,6 +206,7 @@ def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples
         validation,
         segments=trainer.cell.loop.segments,
         batch_size=trainer.recipe.evaluation.batch_size,
+        tick=tick,
     )
     progress.evaluation_seconds += time.perf_counter() - clock
     window = trainer.window()
@@ -178,7 +232,7 @@ def _evaluation_point(trainer: Trainer, progress: Progress, validation: Examples
         progress.best = {name: tensor.detach().clone() for name, tensor in trainer.evaluated.state_dict().items()}
 
 
-def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
+def _evaluate(trainer: Trainer, examples: Examples, tick: Callable[[float], None]) -> Evaluation:
     settings = trainer.recipe.evaluation
     return evaluate(
         trainer.evaluated,
@@ -188,12 +242,13 @@ def _evaluate(trainer: Trainer, examples: Examples) -> Evaluation:
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
         write=True,
+        tick=tick,
     )
 
 
-def _tick(report: Report, share: float) -> None:
-    if not report(1.0, f"votes {share:.0%}"):
-        raise Interrupted("stopped while votes were cast; run the same command to go on")
+def _tick(report: Report, trainer: Trainer, what: str, share: float) -> None:
+    if not report(min(trainer.progress, 1.0), f"{what} {share:.0%}"):
+        raise Interrupted(f"stopped in {what}, at {share:.0%} of it; run the same command to go on")
 
 
 def _status(trainer: Trainer, progress: Progress) -> str:
@@ -201,19 +256,41 @@ def _status(trainer: Trainer, progress: Progress) -> str:
     return f"update {trainer.updates}{last}"
 
 
-def _save(trainer: Trainer, progress: Progress, folder: Path) -> None:
-    checkpoint.save_state(folder, {"trainer": trainer.state_dict(), "progress": asdict(progress)})
+def _save(trainer: Trainer, progress: Progress, folder: Path, say: Say) -> None:
+    """Leave a checkpoint. Where that fails, as on a full disk, the one before stays and the run goes on."""
+    state = {"trainer": trainer.state_dict(), "progress": vars(progress), "generators": _generators()}
+    try:
+        checkpoint.save_state(folder, state, trainer.updates)
+    except OSError as error:
+        say(f"no checkpoint at update {trainer.updates}: {error.strerror or error}; the one before stays")
 
 
-def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.device) -> list[str]:
-    """Go on from the folder's checkpoint if it has one; returns what to say about it."""
-    state = checkpoint.load_state(folder, device)
+def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.device, say: Say) -> None:
+    """Go on from the folder's newest whole checkpoint if it has one, and say so: tables must not differ by it."""
+    state, problems = checkpoint.load_state(folder, device)
+    for problem in problems:
+        say(f"checkpoint not used: {problem}")
     if state is None:
-        return []
+        if problems:
+            say("no checkpoint is whole: starting from the beginning")
+        return
     trainer.load_state_dict(state["trainer"])
     for name, value in state["progress"].items():
         setattr(progress, name, value)
-    return [f"resumed at update {trainer.updates}"]
+    _set_generators(state["generators"])
+    say(f"resumed at update {trainer.updates}")
+
+
+def _generators() -> list[torch.Tensor]:
+    """torch's global generators: the host's, then each GPU's."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+
+
+def _set_generators(states: list[torch.Tensor]) -> None:
+    host, *devices = (state.cpu() for state in states)
+    torch.set_rng_state(host)
+    if devices and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(devices)
 
 
 def _record(
@@ -261,4 +338,4 @@ def _record(
     }
 
 
-__all__ = ["Diverged", "Interrupted", "run_cell"]
+__all__ = ["Diverged", "Interrupted", "Options", "run_cell"]

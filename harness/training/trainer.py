@@ -39,7 +39,11 @@ SYNC_UPDATES = {"cpu": 1, "cuda": 50}
 
 
 class Diverged(Exception):
-    """The loss is NaN or infinite; training stopped."""
+    """The loss is NaN or infinite; training stopped after `update`."""
+
+    def __init__(self, message: str, update: int) -> None:
+        super().__init__(message)
+        self.update = update
 
 
 @dataclass
@@ -130,7 +134,8 @@ class Trainer:
         diverged = not bool(torch.isfinite(self._sums[:2]).all())
         self.seconds += time.perf_counter() - started
         if diverged:
-            raise Diverged(f"the loss was not finite between updates {self.updates - remaining + 1} and {self.updates}")
+            first = self.updates - remaining + 1
+            raise Diverged(f"the loss was not finite between updates {first} and {self.updates}", self.updates)
 
     def _until_next_look(self) -> int:
         """Updates until the host looks again, such that no budget in updates or examples is overrun unseen."""
