@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from harness.analysis import compare
 from harness.analysis.calibration import calibration
+from harness.analysis.overall import overall
 from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
@@ -49,16 +50,21 @@ def collect(results: Path) -> None:
         write_atomically(results / table_file(table), partial(_join, shares, table))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
+    test_floors: dict[str, float] = {}
     for task in suite.tasks:
         of_task = [run for run in runs if run["task"] == task]
         done = [run for run in of_task if run["status"] == "finished"]
         if done:
             answers = compare.read_answers(results, done)
             floors = compare.floors(task, of_task, references)
+            test_floors[task] = floors.get("test", 0.0)
             level_rows += compare.levels(suite, task, of_task, answers, floors)
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
     write_table(results, "levels", level_rows)
     write_table(results, "comparisons", compare.decide(suite, comparison_rows))
+    write_table(
+        results, "overall", list(overall({name: t.arms for name, t in suite.tasks.items()}, finished, test_floors))
+    )
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

@@ -210,6 +210,7 @@ class Tables:
     passes: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
+    overall: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
 
 
