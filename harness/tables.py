@@ -286,6 +286,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "Seeds at which a true difference of the size seen would be found with 80 % power, given the variances "
             "seen; empty where 1,000 would not do.",
         ),
+        ("no_contrast", "str", "Why the pair can show no difference: both at the ceiling, or neither above the floor."),
         ("verdict", "str", "better, worse, no difference, cannot tell, or shown, no verdict (too few seeds)."),
         ("sentence", "str", "The verdict as a sentence."),
         ("cells", "str", "Cell ids behind the figure, space between."),
@@ -303,6 +304,25 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("low", "float", "Lowest value with any one task taken out; empty for one task."),
         ("high", "float", "Highest value with any one task taken out."),
         ("tasks", "int", "Tasks."),
+    ),
+    "claims": _columns(
+        ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),
+        ("says", "str", "The claim, as it is tested here."),
+        ("source", "str", "Who made it."),
+        ("stated", "str", "The published figure, by the source's own protocol."),
+        ("kind", "str", "compare, level, static (settled by computation) or citation."),
+        (
+            "fidelity",
+            "str",
+            "exact: the published setting; proxy: another size, data or budget. A proxy says nothing of a published "
+            "level. Empty where nothing was run.",
+        ),
+        ("measured", "str", "What was measured here, task by task, with 95 % intervals."),
+        ("verdict", "str", "supported, refuted, cannot tell, or not testable."),
+        ("reason", "str", "Why."),
+        ("gates", "str", "Gates that must have passed, space between."),
+        ("command", "str", "Command that runs the cells it needs."),
+        ("cells", "str", "Cell ids behind the figures, space between."),
     ),
 }
 

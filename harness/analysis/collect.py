@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.analysis import compare
+from harness.analysis import claims, compare
 from harness.analysis.calibration import calibration
+from harness.analysis.evidence import Evidence
 from harness.analysis.overall import overall
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
+from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
 from harness.tables import RUN_TABLES, VOTE_TABLES, check_rows, names
@@ -40,9 +41,8 @@ def collect(results: Path) -> None:
     for table in RUN_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished]
         write_atomically(results / table_file(table), partial(_join, shares, table))
-    write_table(
-        results, "calibration", [row for run in finished for row in calibration(run, results / run["run_folder"])]
-    )
+    heads = [row for run in finished for row in calibration(run, results / run["run_folder"])]
+    write_table(results, "calibration", heads)
     references = read_references(results, suite)
     write_table(results, "references", references)
     for table in VOTE_TABLES:
@@ -61,10 +61,15 @@ def collect(results: Path) -> None:
             level_rows += compare.levels(suite, task, of_task, answers, floors)
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
     write_table(results, "levels", level_rows)
-    write_table(results, "comparisons", compare.decide(suite, comparison_rows))
+    decided = compare.decide(suite, comparison_rows)
+    write_table(results, "comparisons", decided)
     write_table(
         results, "overall", list(overall({name: t.arms for name, t in suite.tasks.items()}, finished, test_floors))
     )
+
+    votes = read_table(results / table_file("passes"), "passes").to_dict("records")
+    evidence = Evidence(results, suite, runs, level_rows, decided, heads, [], votes)
+    write_table(results, "claims", claims.judged(evidence))
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

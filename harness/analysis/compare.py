@@ -184,7 +184,7 @@ def _compare(
     row["_missing"] = "; ".join(unread) or _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
     if len(seeds) < len(both):
         row["_missing"] += f"; {len(both) - len(seeds)} left out, since the two arms ran under other conditions"
-    row["_contrast"] = None
+    row["no_contrast"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
         delta = left.astype(np.float64) - right
@@ -203,7 +203,7 @@ def _compare(
             "smallest_detectable": stats.smallest_detectable_difference(delta),
             "seeds_needed": stats.seeds_needed(delta),
         }
-        row["_contrast"] = _no_contrast(floor if pair.metric == "exact" else None, left, right)
+        row["no_contrast"] = _no_contrast(floor if pair.metric == "exact" else None, left, right)
     return row
 
 
@@ -280,8 +280,8 @@ def verdict(suite: Suite, row: Mapping[str, Any]) -> tuple[str, str]:
         return CANNOT_TELL, "no seed was finished by both arms"
     if row["seeds"] < max(suite.minimum_seeds, 2):
         return NO_VERDICT, f"a verdict needs at least {suite.minimum_seeds} seeds"
-    if row["_contrast"]:
-        return CANNOT_TELL, row["_contrast"]
+    if row["no_contrast"]:
+        return CANNOT_TELL, row["no_contrast"]
     if -band < row["low"] and row["high"] < band:  # two one-sided tests at 2.5 % each
         return NO_DIFFERENCE, f"the whole interval lies within ±{points(band)}, which the suite counts as no difference"
     p = row["p"] if row["p_adjusted"] is None else row["p_adjusted"]
@@ -312,7 +312,7 @@ def sentence(suite: Suite, row: Mapping[str, Any], reason: str) -> str:
     if not math.isnan(row["smallest_detectable"]):
         seen = points(row["smallest_detectable"]) if row["smallest_detectable"] < 1 else "no difference at all"
         numbers.append(f"this design sees {seen}")
-    undecided = row["verdict"] in (CANNOT_TELL, NO_VERDICT) and not row["_contrast"]
+    undecided = row["verdict"] in (CANNOT_TELL, NO_VERDICT) and not row["no_contrast"]
     if undecided and row["seeds_needed"] and row["seeds_needed"] > row["seeds"]:
         numbers.append(f"about {row['seeds_needed']} seeds would settle a difference of this size")
     if row["verdict"] in (BETTER, WORSE):

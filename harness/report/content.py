@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis import compare
 from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
+from harness.report.claims import claim_tables
 from harness.report.figures import Figure
 from harness.report.histograms import histogram_tables
 from harness.report.learned import learned_table
@@ -51,6 +52,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
             *_costs(tables),
         ],
         tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
+        claims=claim_tables(tables),
         how=how_measured(tables),
         how_tables=[recipe_table(suite), *configuration_tables(tables)],
         proxy=PROXY if suite.proxy else "",
