@@ -359,6 +359,45 @@ def report(
 
 
 @app.command()
+def reproduce(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="R01 to R40 and others: claims.csv lists them.")],
+    seeds: Seeds = None,
+    smoke: Smoke = False,
+    max_minutes: Annotated[
+        float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes.")
+    ] = None,
+    jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time.")] = "auto",
+    device: Device = None,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+    data: DataDir = None,
+) -> None:
+    """Run just the cells that a published claim needs, and say what comes of it."""
+    from harness import reproducing
+
+    tested = reproducing.needs(claim)
+    if tested is None:
+        reproducing.compute(claim)
+        return
+    try:
+        run(
+            suite=tested.suite,
+            tasks=",".join(tested.tasks),
+            arms=",".join(tested.arms),
+            seeds=seeds or tested.seeds,
+            smoke=smoke,
+            max_minutes=max_minutes,
+            jobs=jobs,
+            device=device,
+            results=results,
+            reports=reports,
+            data=data,
+        )
+    finally:
+        reproducing.say_verdict(claim, results / (tested.suite + "-smoke" * smoke))
+
+
+@app.command()
 def doctor(data: DataDir = None, results: Results = RESULTS, plugin: Plugins = None) -> None:
     """Show device, precision, versions, data with remedies, and what is lacking: the text for a bug report."""
     from harness import doctor as doctors

@@ -304,12 +304,64 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("p", "float", "Two-sided p of the interval's procedure: 1 − the largest confidence that leaves out zero."),
         ("p_adjusted", "float", "Holm over the primary comparisons with enough seeds; decides. Empty for others."),
         ("p_sign_flip", "float", "Exact two-sided sign-flip test over seeds; beside the verdict, not behind it."),
+        (
+            "p_equivalence",
+            "float",
+            "p that the difference lies outside the suite's band: two one-sided tests. At most 0.025 exactly where the "
+            "95 % interval lies inside, which is what `no difference` means.",
+        ),
+        (
+            "p_mcnemar",
+            "str",
+            "Exact two-sided McNemar p of each paired seed, in the order of seeds, space between: of these two trained "
+            "networks on new examples; empty for token accuracy.",
+        ),
         ("seeds", "int", "Seeds that both arms finished."),
         ("examples", "int", "Examples that both arms answered."),
         ("smallest_detectable", "float", "Difference this design sees with 80 % power at 5 %."),
+        (
+            "seeds_needed",
+            "int",
+            "Seeds at which a true difference of the size seen would be found with 80 % power, given the variances "
+            "seen; empty where 1,000 would not do.",
+        ),
+        ("no_contrast", "str", "Why the pair can show no difference: both at the ceiling, or neither above the floor."),
         ("verdict", "str", "better, worse, no difference, cannot tell, or shown, no verdict (too few seeds)."),
         ("sentence", "str", "The verdict as a sentence."),
         ("cells", "str", "Cell ids behind the figure, space between."),
+    ),
+    "overall": _columns(
+        (
+            "measure",
+            "str",
+            "iqm: interquartile mean over the arm's runs of all tasks of (exact − floor) / (1 − floor) on test; "
+            "improvement: chance that a run of arm beats a run of other on the same task, mean over tasks, ties half.",
+        ),
+        ("arm", "str", "Arm."),
+        ("other", "str", "The arm it is set against; empty for iqm."),
+        ("value", "float", "The figure."),
+        ("low", "float", "Lowest value with any one task taken out; empty for one task."),
+        ("high", "float", "Highest value with any one task taken out."),
+        ("tasks", "int", "Tasks."),
+    ),
+    "claims": _columns(
+        ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),
+        ("says", "str", "The claim, as it is tested here."),
+        ("source", "str", "Who made it."),
+        ("stated", "str", "The published figure, by the source's own protocol."),
+        ("kind", "str", "compare, level, static (settled by computation) or citation."),
+        (
+            "fidelity",
+            "str",
+            "exact: the published setting; proxy: another size, data or budget. A proxy says nothing of a published "
+            "level. Empty where nothing was run.",
+        ),
+        ("measured", "str", "What was measured here, task by task, with 95 % intervals."),
+        ("verdict", "str", "supported, refuted, cannot tell, or not testable."),
+        ("reason", "str", "Why."),
+        ("gates", "str", "Gates that must have passed, space between."),
+        ("command", "str", "Command that runs the cells it needs."),
+        ("cells", "str", "Cell ids behind the figures, space between."),
     ),
 }
 

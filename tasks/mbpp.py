@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from harness.errors import BrokenData, MissingData
+from tasks import hub
 from tasks.base import DataFolder, Splits, register_task
 from tasks.code import CodeTask, Item
-from tasks.puzzle_csv import DataSet, require_hub
 
 FILE = "mbpp/mbpp.jsonl"
 HUB = "google-research-datasets/mbpp"
@@ -73,14 +73,14 @@ def _read(data: DataFolder) -> list[dict[str, Any]]:
         path = data.file(FILE, remedy=REMEDY)
         lines = path.read_text(encoding="utf-8").splitlines()
         return list(_checked([(f"{path}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]))
-    require_hub(DataSet(HUB, "mbpp"))
+    found = hub.folder_of(HUB, None, REMEDY)
     try:
         from datasets import load_dataset
 
-        table = load_dataset(HUB, "full", split="train+validation+test+prompt")
+        table = load_dataset(str(found.path), "full", split="train+validation+test+prompt")
     except Exception as error:  # whatever goes wrong there, the data are not to be had
         raise MissingData(f"{HUB} could not be loaded ({type(error).__name__})", REMEDY) from error
-    data.hub(HUB, table._fingerprint)
+    data.hub(HUB, found.commit)
     return list(_checked([(f"{HUB}, row {n}", json.dumps(row)) for n, row in enumerate(table)]))
 
 

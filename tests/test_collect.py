@@ -260,7 +260,7 @@ def test_small_but_certain_differences_count_as_none(tmp_path: Path) -> None:
     suite = read_suite(small(tmp_path))
     row = {
         "seeds": 6,
-        "_contrast": None,
+        "no_contrast": None,
         "low": 0.001,
         "high": 0.008,
         "difference": 0.004,

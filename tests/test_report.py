@@ -154,7 +154,8 @@ def test_proxy_and_limits_of_the_suite_are_printed(html: str) -> None:
 
 def test_markdown_says_the_same(reports: Path, page: Page) -> None:
     text = (reports / "report.md").read_text(encoding="utf-8")
-    for heading in ("The answer", "What was compared", "Evidence", "How it was measured", "Limits", "Runs"):
+    headings = ("The answer", "What was compared", "Evidence", "Claims of the field", "How it was measured", "Limits")
+    for heading in (*headings, "Runs"):
         assert f"## {heading}" in text
         assert heading in page.text
     for figure in re.findall(r"\]\((figures/[^)]*)\)", text):

@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.analysis import compare
+from harness.analysis import claims, compare
 from harness.analysis.calibration import calibration
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, table_file
+from harness.analysis.evidence import Evidence
+from harness.analysis.overall import overall
+from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
 from harness.analysis.traces import collect_traces
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
@@ -40,9 +42,8 @@ def collect(results: Path) -> None:
     for table in RUN_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished]
         write_atomically(results / table_file(table), partial(_join, shares, table))
-    write_table(
-        results, "calibration", [row for run in finished for row in calibration(run, results / run["run_folder"])]
-    )
+    heads = [row for run in finished for row in calibration(run, results / run["run_folder"])]
+    write_table(results, "calibration", heads)
     references = read_references(results, suite)
     write_table(results, "references", references)
     for table in VOTE_TABLES:
@@ -53,17 +54,27 @@ def collect(results: Path) -> None:
     write_atomically(results / table_file(SAMPLES), partial(_join, shares, SAMPLES))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
+    test_floors: dict[str, float] = {}
     for task in suite.tasks:
         of_task = [run for run in runs if run["task"] == task]
         done = [run for run in of_task if run["status"] == "finished"]
         if done:
             answers = compare.read_answers(results, done)
             floors = compare.floors(task, of_task, references)
+            test_floors[task] = floors.get("test", 0.0)
             level_rows += compare.levels(suite, task, of_task, answers, floors)
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
         collect_traces(results, task, done)
     write_table(results, "levels", level_rows)
-    write_table(results, "comparisons", compare.decide(suite, comparison_rows))
+    decided = compare.decide(suite, comparison_rows)
+    write_table(results, "comparisons", decided)
+    write_table(
+        results, "overall", list(overall({name: t.arms for name, t in suite.tasks.items()}, finished, test_floors))
+    )
+
+    votes = read_table(results / table_file("passes"), "passes").to_dict("records")
+    evidence = Evidence(results, suite, runs, level_rows, decided, heads, [], votes)
+    write_table(results, "claims", claims.judged(evidence))
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

@@ -175,7 +175,7 @@ def _compare(
         **dict.fromkeys(("mean_a", "mean_b", "difference", "low", "high", "p", "p_adjusted", "p_sign_flip")),
         "seeds": len(seeds),
         "examples": 0,
-        "smallest_detectable": None,
+        **dict.fromkeys(("p_equivalence", "p_mcnemar", "smallest_detectable", "seeds_needed")),
         "verdict": None,
         "sentence": None,
         "cells": " ".join(answers.cells[arm, seed] for arm in (a, b) for seed in seeds),
@@ -184,7 +184,7 @@ def _compare(
     row["_missing"] = "; ".join(unread) or _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
     if len(seeds) < len(both):
         row["_missing"] += f"; {len(both) - len(seeds)} left out, since the two arms ran under other conditions"
-    row["_contrast"] = None
+    row["no_contrast"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
         delta = left.astype(np.float64) - right
@@ -197,10 +197,13 @@ def _compare(
             "high": high,
             "p": stats.difference_p(delta),
             "p_sign_flip": stats.sign_flip_test(delta.mean(1)) if len(seeds) <= 20 else None,
+            "p_equivalence": stats.equivalence_p(delta, suite.equivalence_band),
+            "p_mcnemar": " ".join(f"{p:.4g}" for p in stats.mcnemar(left, right)) if pair.metric == "exact" else None,
             "examples": left.shape[1],
             "smallest_detectable": stats.smallest_detectable_difference(delta),
+            "seeds_needed": stats.seeds_needed(delta),
         }
-        row["_contrast"] = _no_contrast(floor if pair.metric == "exact" else None, left, right)
+        row["no_contrast"] = _no_contrast(floor if pair.metric == "exact" else None, left, right)
     return row
 
 
@@ -277,9 +280,9 @@ def verdict(suite: Suite, row: Mapping[str, Any]) -> tuple[str, str]:
         return CANNOT_TELL, "no seed was finished by both arms"
     if row["seeds"] < max(suite.minimum_seeds, 2):
         return NO_VERDICT, f"a verdict needs at least {suite.minimum_seeds} seeds"
-    if row["_contrast"]:
-        return CANNOT_TELL, row["_contrast"]
-    if -band < row["low"] and row["high"] < band:
+    if row["no_contrast"]:
+        return CANNOT_TELL, row["no_contrast"]
+    if -band < row["low"] and row["high"] < band:  # two one-sided tests at 2.5 % each
         return NO_DIFFERENCE, f"the whole interval lies within ±{points(band)}, which the suite counts as no difference"
     p = row["p"] if row["p_adjusted"] is None else row["p_adjusted"]
     if p <= SIGNIFICANCE:
@@ -309,6 +312,9 @@ def sentence(suite: Suite, row: Mapping[str, Any], reason: str) -> str:
     if not math.isnan(row["smallest_detectable"]):
         seen = points(row["smallest_detectable"]) if row["smallest_detectable"] < 1 else "no difference at all"
         numbers.append(f"this design sees {seen}")
+    undecided = row["verdict"] in (CANNOT_TELL, NO_VERDICT) and not row["no_contrast"]
+    if undecided and row["seeds_needed"] and row["seeds_needed"] > row["seeds"]:
+        numbers.append(f"about {row['seeds_needed']} seeds would settle a difference of this size")
     if row["verdict"] in (BETTER, WORSE):
         if row["verdict"] == WORSE:
             low, high, difference = -high, -low, -difference

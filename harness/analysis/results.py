@@ -211,6 +211,8 @@ class Tables:
     samples: pd.DataFrame
     levels: pd.DataFrame
     comparisons: pd.DataFrame
+    overall: pd.DataFrame
+    claims: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
 
 

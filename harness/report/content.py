@@ -10,10 +10,12 @@ from typing import Any
 from harness.analysis import compare
 from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
+from harness.report.claims import claim_tables
 from harness.report.figures import Figure
 from harness.report.histograms import histogram_tables
 from harness.report.learned import learned_table
 from harness.report.method import configuration_tables, how_measured, recipe_table
+from harness.report.over_tasks import overall_tables
 from harness.report.page import Answer, Cell, Page, Row, Table, TaskSection, column, number, prose
 from harness.report.plots import select, suite_looks
 from harness.report.samples import samples_table
@@ -44,8 +46,14 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         headline=_headline(tables, answers),
         answers=answers,
         overview=figures.get("", []),
-        compared=[_arms(suite, tables), learned_table(tables, _arm_cell), *_costs(tables)],
+        compared=[
+            _arms(suite, tables),
+            learned_table(tables, _arm_cell),
+            *overall_tables(tables, _arm_cell),
+            *_costs(tables),
+        ],
         tasks=[_section(tables, answer, figures.get(answer.task, [])) for answer in answers],
+        claims=claim_tables(tables),
         how=how_measured(tables),
         how_tables=[recipe_table(suite), *configuration_tables(tables)],
         proxy=PROXY if suite.proxy else "",

@@ -75,6 +75,7 @@ class Page:
     overview: list[Figure]
     compared: list[Table]
     tasks: list[TaskSection]
+    claims: list[Table]
     how: list[tuple[str, str]]  # heading, paragraph
     how_tables: list[Table]
     proxy: str
