@@ -402,6 +402,10 @@ def markdown() -> str:
         parts.append(f"## {file}\n\n| column | type | meaning |\n|---|---|---|")
         parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in columns]
         parts.append("")
+    parts.append(
+        "## traces/TASK.json\n\nHow the answers to a task's first test examples form, segment by segment, one run per "
+        "arm: what the report's example browser shows. `q_halt` is a logit; an answer that stays as it was is null.\n"
+    )
     return "\n".join(parts)
 
 
