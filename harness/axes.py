@@ -34,7 +34,9 @@ class Axes(BaseModel):
     base_examples: int | None = Field(None, ge=1, description="training rows kept, drawn by seed; smaller draws nest")
     difficulty: Range | None = Field(None, description="[lowest, highest] of every split")
     train_difficulty: Range | None = Field(None, description="[lowest, highest] of train and validation alone")
-    corruption: tuple[Share, ...] = Field((), description="shares of input places changed; each gives an ood split")
+    corruption: tuple[Share, ...] = Field(
+        (), description="shares of input places changed; each gives an ood split, right as before the change"
+    )
 
     @field_validator("difficulty", "train_difficulty")
     @classmethod
@@ -79,14 +81,30 @@ CORRUPTED = "ood-corrupted-"
 
 
 def corrupted(task: Task, test: Examples) -> Splits:
-    """`ood-corrupted-SHARE` for each share: test with that share of its input places changed, answers as they were.
+    """`ood-corrupted-SHARE` for each share: test with that share of its input places changed.
 
-    The answer may no longer follow from such an input (a flipped bit flips the parity), so the figure says how stable
-    answers are, not how right; there is no ceiling. A token becomes another one that test has at its place, a feature
-    changes its sign. Padding, places where all rows agree, and a causal task's answer stay. The same change for every
-    seed and arm.
+    For every task the label, and so what counts as right, is the answer to the input before the change. The figure is
+    stability: how many answers survive so much noise in what is read. It is not accuracy on the changed questions,
+    which may have another answer (parity: every flipped bit flips it) or none (a Sudoku with a wrong given); so there
+    is no ceiling, which references.csv says, while floors are those of the same labels.
+
+    A token becomes another one that test has at its place, a feature changes its sign. Padding, places where all rows
+    agree, and a causal task's answer stay. The same change for every seed and arm.
     """
     return {f"{CORRUPTED}{share:g}": _corrupted(task, test, share) for share in task.axes.corruption}
+
+
+def notes(splits: Splits) -> list[str]:
+    """Sentences for the report about what `corrupted` made: how much was changed, and what is right there."""
+    return [
+        f"{name}: test with {(part.inputs != splits['test'].inputs).mean():.1%} of its input places changed in fact; "
+        "right is the answer to the input before the change, so its figures are stability, not accuracy"
+        for name, part in splits.items()
+        if name.startswith(CORRUPTED)
+    ]
+
+
+NO_CEILING = "the exact solver reads the changed input, the label is the answer to the one before the change"
 
 
 def _corrupted(task: Task, test: Examples, share: float) -> Examples:

@@ -115,7 +115,7 @@ def _build(task: Task, seed: int, data: DataFolder, folder: Path, description: P
             **about,
             "digest": digest,
             "floor": task.floor(splits),
-            "notes": task.notes(whole),
+            "notes": [*task.notes(whole), *axes.notes(splits)],
             "sizes": {name: len(part) for name, part in splits.items()},
             "lengths": {name: part.inputs.shape[1] for name, part in splits.items()},
             "references": answerers.references(task, splits),

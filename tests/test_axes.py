@@ -88,6 +88,23 @@ def test_corruption_changes_the_asked_share_of_what_can_change_and_nothing_else(
     assert again.digest() == splits["ood-corrupted-0.25"].digest()
 
 
+def test_corrupted_splits_are_told_as_stability_with_the_floors_of_their_labels_and_no_ceiling(tmp_path: Path) -> None:
+    task = create_task("sudoku-4", {"axes": {"corruption": [0.2]}, "train_examples": 100, "test_examples": 50})
+    known = data.prepare(task, 0, DataFolder(), tmp_path)
+    name = "ood-corrupted-0.2"
+    (note,) = [note for note in known.notes if note.startswith(name)]
+    splits = known.load()
+    assert f"{(splits[name].inputs != splits['test'].inputs).mean():.1%} of its input places" in note
+    rows = [row for row in known.references if row["split"] == name and row["metric"] == "exact"]
+    clean = {row["predictor"]: row["value"] for row in known.references if row["split"] == "test"}
+    assert {row["predictor"]: row["value"] for row in rows if row["predictor"] == "constant"} == {
+        "constant": next(r["value"] for r in known.references
+                         if (r["split"], r["predictor"], r["metric"]) == ("test", "constant", "exact"))
+    }  # fmt: skip
+    (ceiling,) = [row for row in rows if row["kind"] == "ceiling"]
+    assert ceiling["value"] is None and ceiling["reason"] == axes.NO_CEILING and clean["exact-solver"] == 1
+
+
 def test_axes_are_one_line_of_a_suite_and_part_of_the_cells_id(tmp_path: Path) -> None:
     from harness import suite as suites
     from harness.plan import Selection, make_plan

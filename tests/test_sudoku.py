@@ -304,6 +304,8 @@ def test_bands_hold_puzzles_of_their_guesses_with_one_solution(band: str, least:
         found = solve(splits[name].inputs - 1)
         assert found.unique.all() and (found.solutions[:, 0] == splits[name].labels - 1).all()
         assert least <= found.guesses.min() and found.guesses.max() <= most
+    if band == "extreme":  # as its description says, and no further
+        assert 10 <= np.mean([solve(part.inputs - 1).guesses.mean() for part in list(splits.values())[:3]]) <= 16
     assert any("mean guesses" in note and "Sudoku-Extreme" in note for note in task.notes(splits))
 
 
