@@ -48,7 +48,7 @@ class Mbpp(CodeTask):
     real_data: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (FILE,)
     hub: ClassVar[str] = HUB
-    contract_settings: ClassVar[dict[str, Any]] = {"max_tokens": 200}
+    contract_settings: ClassVar[dict[str, Any]] = {"max_tokens": 130}
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         return {split: self.rows(self.items(split, data)) for split in SPLITS}

@@ -147,6 +147,7 @@ def _endless(random: Random) -> Iterator[Item]:
     """The source's four kinds in equal shares, drawn with replacement."""
     from harness.sandbox.pool import Problem
 
+    result: Any
     while True:
         kind = random.randrange(4)
         if kind == 0:

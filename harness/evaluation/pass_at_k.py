@@ -23,7 +23,7 @@ from harness.record import provenance
 from harness.results import check_writable
 from harness.sandbox import scoring, shared
 from harness.training.device import choose_device, choose_precision
-from tasks.base import DataFolder, create_task
+from tasks.base import DataFolder, Task, create_task
 from tasks.code import CodeTask
 
 PRETRAINED = "hf:"
@@ -56,11 +56,8 @@ def complete(source: str, ask: Ask, data: DataFolder, out: Path | None = None) -
         raise UserError(f"--temperature {ask.temperature:g}: must be at least 0")
     if max(ask.ks) > ask.samples:
         raise UserError(f"--k {max(ask.ks)}: pass@k needs at least k samples per problem, --samples is {ask.samples}")
-    task = create_task(ask.task, ask.settings)
-    if not isinstance(task, CodeTask):
-        raise UserError(f"--task {ask.task}: its answers are no programs; pass@k is of code tasks")
+    writer, task = _writer(source, ask)
     task.get_ready()
-    writer = _writer(source, task, ask)
     out = out or Path("results/complete") / f"{writer.name}-{ask.task}"
     check_writable(out, "--out")
     problems = task.whole_problems(ask.split, data)
@@ -92,21 +89,30 @@ def complete(source: str, ask: Ask, data: DataFolder, out: Path | None = None) -
     return document
 
 
-def _writer(source: str, task: CodeTask, ask: Ask) -> Writer:
+def _code_task(task: Task) -> CodeTask:
+    if not isinstance(task, CodeTask):
+        raise UserError(f"--task {task.name}: its answers are no programs; pass@k is of code tasks")
+    return task
+
+
+def _writer(source: str, ask: Ask) -> tuple[Writer, CodeTask]:
+    """Who writes, and the task; where that is the task of a run, with the run's own settings under those asked for."""
     if source.startswith(PRETRAINED):
+        task = _code_task(create_task(ask.task, ask.settings))
+        task.get_ready()  # before a model is loaded
         device = choose_device(ask.device).value
-        return Pretrained(source.removeprefix(PRETRAINED), ask.chat, ask.batch_size, device)
+        return Pretrained(source.removeprefix(PRETRAINED), ask.chat, ask.batch_size, device), task
     if ask.chat:
         raise UserError("--chat: only a pretrained language model (hf:…) has a chat template")
     place = Path(source)
     if not place.is_dir():
         raise UserError(f"{source}: no such run folder; a pretrained model is named hf:NAME_OR_FOLDER")
-    shared_vocabulary = {name: getattr(task, name) for name in ("tokenizer", "vocabulary_size")}
-    found = from_run(place, Request(task=task.name, settings={**ask.settings, **shared_vocabulary}))
+    found = from_run(place, Request(task=ask.task, settings=ask.settings))
+    task = _code_task(found.task)
     device = choose_device(found.device if ask.device == "auto" else ask.device).value
     torch.set_num_threads(found.threads)
     model = build(found, choose_precision(found.precision, device).value).to(device)
-    return Arm(found.name, model, task.coder, found.loop.segments, ask.batch_size)
+    return Arm(found.name, model, task.coder, found.loop.segments, ask.batch_size), task
 
 
 def _even(count: int, most: int) -> list[int]:

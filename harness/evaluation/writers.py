@@ -77,7 +77,8 @@ class Pretrained:
     """A causal language model by hub name, folder or .gguf file, loaded by `transformers` with its own tokenizer."""
 
     def __init__(self, name: str, chat: bool = False, batch_size: int = 8, device: str = "cpu") -> None:
-        self.name, self.chat, self.batch_size, self.device = Path(name).stem or name, chat, batch_size, device
+        self.name, self.chat = Path(name).name.removesuffix(".gguf"), chat
+        self.batch_size, self.device = batch_size, device
         self.tokenizer, self.model = _load(name)
         self.model.to(device).eval()
         if chat and not self.tokenizer.chat_template:
@@ -94,7 +95,9 @@ class Pretrained:
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         for start in range(0, len(problems), self.batch_size):
             part = problems[start : start + self.batch_size]
-            given = self.tokenizer([self._asked(problem) for problem in part], return_tensors="pt", padding=True)
+            asked = [self._asked(problem) for problem in part]
+            # a chat's text has its special tokens already
+            given = self.tokenizer(asked, return_tensors="pt", padding=True, add_special_tokens=not self.chat)
             with torch.random.fork_rng(), torch.inference_mode():
                 torch.manual_seed(seeds.key("completion", part[0].task_id, seed))
                 texts = self.model.generate(
@@ -104,13 +107,20 @@ class Pretrained:
                     pad_token_id=self.tokenizer.pad_token_id,
                     **({"do_sample": False} | drawn),
                 )
-            new = texts[:, given["input_ids"].shape[1] :]
-            written = self.tokenizer.batch_decode(new, skip_special_tokens=True)
             each = samples if temperature else 1
+            # decoded with its prompt, since some tokenizers drop a leading blank
+            begun = self._decoded(given["input_ids"])
+            written = [text[len(begun[i // each]) :] for i, text in enumerate(self._decoded(texts))]
             for i, problem in enumerate(part):
                 own = [self._completion(text) for text in written[i * each : (i + 1) * each]]
                 for text in own if temperature else own * samples:
                     yield problem, text
+
+    def _decoded(self, ids: torch.Tensor) -> list[str]:
+        texts: list[str] = self.tokenizer.batch_decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return texts
 
     def _asked(self, problem: Problem) -> str:
         if not self.chat:
