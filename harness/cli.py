@@ -310,6 +310,40 @@ def evaluate(
     print_json(document)
 
 
+@app.command("complete")
+def complete_(
+    writer: Annotated[str, typer.Argument(metavar="RUN_FOLDER|hf:NAME_OR_FOLDER", help="hf: also a .gguf file.")],
+    task: Annotated[str, typer.Option("--task", metavar="T", help="A code task.")] = "humaneval",
+    set_: TaskSetting = None,
+    one_split: Annotated[str, typer.Option("--split", metavar="A")] = "test",
+    samples: Annotated[int, typer.Option("--samples", min=1, metavar="N", help="Programs per problem.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="0: greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of sampling.")] = 0,
+    k: Annotated[str, typer.Option("--k", metavar="1,10", help="Which pass@k.")] = "1",
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, metavar="N", help="Most tokens written.")] = 256,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's own chat template.")] = False,
+    most: Annotated[int | None, typer.Option("--max-examples", min=1, metavar="N", help="Evenly spaced.")] = None,
+    at_once: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Problems at a time.")] = 8,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: results/complete/NAME.")] = None,
+    data: DataDir = None,
+    plugin: Plugins = None,
+    sandbox: SandboxTier = "auto",
+    allow_unsafe: AllowUnsafe = False,
+) -> None:
+    """Let a trained run, or a pretrained language model, write programs; run them in the sandbox and print pass@k."""
+    choose_sandbox(sandbox, allow_unsafe)
+    load_plugins(plugin, models=True)
+    from harness.evaluation.pass_at_k import Ask, complete
+
+    ks = [positive("--k", value) for value in split(k) or ()] or [1]
+    ask = Ask(
+        task, assigned(set_), one_split, samples, temperature, seed, ks, new_tokens, chat, most, at_once,
+        device or "auto",
+    )  # fmt: skip
+    print_json(complete(writer, ask, data_folder(data), out))
+
+
 @app.command()
 def solve(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER")],

@@ -166,9 +166,12 @@ def _resolve_arms(suite: Suite, name: str, task: Task, recipe: Recipe, precision
             )
             config = matched.config
         cost = measure(arm.model, config, shape, loop, recipe, DTYPES[precision])
-        resolved[arm_name] = ResolvedArm(
-            arm_name, arm.model, config, loop, cost, _updates(suite, arm, recipe, cost, resolved, where), matched
-        )
+        updates = _updates(suite, arm, recipe, cost, resolved, where)
+        if override is not None and override.updates_share < 1:
+            if updates is None:
+                raise UserError(f"suite {suite.name}: tasks.{name}.overrides.{arm_name}.updates_share: needs updates")
+            updates = max(1, round(updates * override.updates_share))
+        resolved[arm_name] = ResolvedArm(arm_name, arm.model, config, loop, cost, updates, matched)
     _check_names(recipe, resolved, shape, f"suite {suite.name}: task {name}")
     return resolved
 

