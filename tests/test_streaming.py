@@ -70,3 +70,11 @@ def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch)
     content = (tmp_path / "examples.csv.gz").read_bytes()
     assert content[4:8] == bytes(4), "no time stamp"
     assert gzip.decompress(content).count(b"\r") == 0
+
+
+def test_only_the_table_of_examples_is_packed(tmp_path):
+    examples, result = scored(20, 4)
+    key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
+    records.write_score_tables(tmp_path, key, (1, 4), 1.0, {"test": examples}, {"test": result})
+    assert {path.name for path in tmp_path.iterdir() if path.read_bytes()[:2] == b"\x1f\x8b"} == {"examples.csv.gz"}
+    assert [row["segments"] for row in rows(tmp_path / "depth.csv")] == ["1", "4"]

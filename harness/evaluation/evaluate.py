@@ -20,7 +20,6 @@ from harness.training.batches import DeviceData
 from models.base import ReasoningModel
 from tasks.base import PAD, Examples, Task
 
-
 BLOCK_ROWS = 16_384
 """About so many examples of a split are on the device at a time."""
 

@@ -80,17 +80,21 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) ->
     time, so that a table may exceed the memory."""
 
     def write(file: BinaryIO) -> None:
-        packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
-        binary = cast(BinaryIO, packed) if path.suffix == ".gz" else file
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=False)
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
-        text.detach()  # flushes
         if path.suffix == ".gz":
-            packed.close()
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                _write_rows(cast(BinaryIO, packed), columns, rows)
+        else:
+            _write_rows(file, columns, rows)
 
     write_atomically(path, write)
+
+
+def _write_rows(file: BinaryIO, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
+    text.detach()  # flushes, and leaves the file open
 
 
 def _field(value: Any) -> Any:
