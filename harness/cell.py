@@ -47,6 +47,7 @@ class Cell(BaseModel):
     threads: int
     engine: str = "eager"  # or compiled
     written: bool = False  # test answers are written token by token (Task.generated)
+    deterministic: bool = False  # strict algorithms on CUDA
     numerics_version: int = NUMERICS_VERSION
     flops_per_segment: float
     flops_per_update: float
@@ -59,6 +60,8 @@ class Cell(BaseModel):
             del identity["written"]  # so that ids from before there was writing stay
         for resolved in ("precision", "compile"):  # they stand in the cell's own fields
             del identity["recipe"][resolved]
+        if not self.deterministic:  # as if the field were not there, like in the runs before there was one
+            del identity["deterministic"]
         if self.updates is not None:  # so do a budget and a cap that come down to a number of updates
             del identity["recipe"]["budget"], identity["recipe"]["max_updates"]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

@@ -131,6 +131,9 @@ def run(
         str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N shares of the cells, from 1.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed and diverged cells again.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Strict deterministic algorithms on CUDA (on CPU every run is).")
+    ] = False,
     checkpoint_seconds: Annotated[
         float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
     ] = 60.0,
@@ -170,6 +173,7 @@ def run(
         results,
         data,
         plugin,
+        deterministic,
     )
     from harness.analysis.collect import collect
     from harness.execution import local

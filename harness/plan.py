@@ -57,6 +57,7 @@ class Plan:
     device: Choice
     precision: dict[str, Choice]  # by task
     data_store: Path
+    deterministic: bool = False  # asked for, and on a device where it makes a difference
 
     def skipped(self) -> list[TaskPlan]:
         return [task for task in self.tasks.values() if task.skipped is not None]
@@ -77,7 +78,9 @@ class Selection:
                     raise UserError(f'suite {suite.name} has no {kind} "{name}"{did_you_mean(name, known)}')
 
 
-def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selection | None = None) -> Plan:
+def make_plan(
+    suite: Suite, data: DataFolder, results: Path, selection: Selection | None = None, *, deterministic: bool = False
+) -> Plan:
     """All cells of the selection, in the order of the suite: task, then seed, then arm.
 
     Seeds go before arms, so that a run cut short has whole pairs. Raises UserError for whatever can't be planned;
@@ -87,7 +90,7 @@ def make_plan(suite: Suite, data: DataFolder, results: Path, selection: Selectio
     selection.check(suite)
     device = choose_device(suite.device)
     store = results.parent / "data"
-    plan = Plan(suite, {}, [], device, {}, store)
+    plan = Plan(suite, {}, [], device, {}, store, deterministic and device.value == "cuda")
     for name, entry in suite.tasks.items():
         if selection.tasks is not None and name not in selection.tasks:
             continue
@@ -253,6 +256,7 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         threads=plan.suite.threads,
         engine=engine(task_plan.recipe, plan.device.value),
         written=task_plan.task.generated,
+        deterministic=plan.deterministic,
         flops_per_segment=arm.cost.flops_per_segment,
         flops_per_update=arm.cost.flops_per_update,
     )

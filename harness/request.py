@@ -31,6 +31,7 @@ def planned(
     results: Path,
     data: Path | None,
     plugin: list[Path] | None,
+    deterministic: bool = False,
 ) -> tuple[Plan, Path]:
     """The plan that a command line asks for, and its results folder."""
     for option, value in (
@@ -61,7 +62,7 @@ def planned(
     load_plugins(plugin, models=True)
     selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
     place = results / checked.name
-    return make_plan(checked, folder, place, selection), place
+    return make_plan(checked, folder, place, selection, deterministic=deterministic), place
 
 
 def read(

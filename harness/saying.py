@@ -19,6 +19,8 @@ def announce(plan: Plan) -> None:
     say(f"device {plan.device.value}: {plan.device.reason}")
     for value, reason in sorted({(choice.value, choice.reason) for choice in plan.precision.values()}):
         say(f"precision {value}: {reason}")
+    if plan.deterministic:
+        say("deterministic: strict algorithms; an operation without one fails its cell")
     for line in skipped_lines(plan):
         say(line)
 

@@ -21,6 +21,9 @@ from harness.training.batches import DeviceData
 from models.base import ReasoningModel
 from tasks.base import PAD, Examples, Task
 
+BLOCK_ROWS = 16_384
+"""About so many examples of a split are on the device at a time."""
+
 
 class Count(NamedTuple):
     """How often a kind of answer was given, and how often it is the label."""
@@ -117,17 +120,19 @@ def evaluate(
     device once per batch. `tick` is called with the share done, 0 to 1, after each batch, and may raise to stop.
     """
     device = next(model.parameters()).device
-    data = DeviceData(examples, device)
     n = len(examples)
     size = min(batch_size, n)
     depth = segments if model.recurrent else 1
     trained = min(loop.segments, depth)
-    columns: dict[str, list[np.ndarray]] = {}
+    block = size * max(1, BLOCK_ROWS // size)
+    whole: dict[str, np.ndarray] = {}
     was_training = model.training
     model.eval()
     for start in range(0, n, size):
+        if start % block == 0:
+            data = DeviceData(examples[start : start + block], device)
         index = torch.arange(start, start + size, device=device).clamp(max=n - 1)
-        batch = data.rows(index)
+        batch = data.rows(index - start // block * block)
         state = model.initial_state(batch, index)  # what is random in a row depends on its place in the split
         scored = batch.labels != PAD
         per_segment: dict[str, list[torch.Tensor]] = {}
@@ -152,10 +157,12 @@ def evaluate(
             for name, value in values.items():
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
-            columns.setdefault(name, []).append(torch.stack(parts, dim=1)[: n - start].cpu().numpy())
+            rows = torch.stack(parts, dim=1)[: n - start].cpu().numpy()
+            if name not in whole:  # in place: parts and their concatenation would take twice the memory
+                whole[name] = np.empty((n, *rows.shape[1:]), rows.dtype)
+            whole[name][start : start + len(rows)] = rows
         tick(min(start + size, n) / n)
     model.train(was_training)
-    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     answers, judgements = whole.get("answer"), None  # [N, M, A]
     if answers is not None and task.executes:
         by_depth = [task.judgements(examples, answers[:, i]) for i in range(depth)]
@@ -164,7 +171,7 @@ def evaluate(
     return Evaluation(
         trained=trained,
         correct=whole["correct"],
-        token=whole["token"].astype(np.float32),
+        token=whole["token"].astype(np.float32, copy=False),
         q_halt=whole.get("q_halt"),
         halt=whole.get("halt"),
         metrics={

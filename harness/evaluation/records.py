@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from harness import tables
 from harness.cell import Cell
-from harness.evaluation.evaluate import Count, Evaluation
+from harness.evaluation.evaluate import BLOCK_ROWS, Count, Evaluation
 from harness.files import write_atomically
 from tasks.base import PAD, Examples, Task
 
@@ -43,7 +43,9 @@ def write_score_tables(
 ) -> None:
     """depth, halting, metrics, examples; samples of written answers. key: the columns that name the cell; segments:
     depths of depth.csv."""
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in tables.RUN_TABLES if name != "curves"}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in tables.RUN_TABLES if name not in ("curves", "examples")
+    }
     for split, result in evaluations.items():
         examples = scored[split]
         parts = {
@@ -51,7 +53,6 @@ def write_score_tables(
             "halting": _halting(result, examples),
             "histograms": _histograms(result),
             "metrics": _metrics(result, examples),
-            "examples": _examples(result, examples),
         }
         for name, content in parts.items():
             rows[name] += [{**key, "split": split, **row} for row in content]
@@ -67,23 +68,46 @@ def write_score_tables(
                 for row in _samples(task, result, scored[split])
             ],
         )
+    _write(
+        folder,
+        "examples",
+        (
+            {**key, "split": split, **row}
+            for split, result in evaluations.items()
+            for row in _examples(result, scored[split])
+        ),
+    )
 
 
-def _write(folder: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    tables.check_rows(table, rows)
-    write_csv(folder / (f"{table}.csv.gz" if table == "examples" else f"{table}.csv"), tables.names(table), rows)
+def _write(folder: Path, table: str, rows: Iterable[dict[str, Any]]) -> None:
+    def checked() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            tables.check_rows(table, [row])
+            yield row
+
+    write_csv(folder / (f"{table}.csv.gz" if table == "examples" else f"{table}.csv"), tables.names(table), checked())
 
 
-def write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write a table whole or not at all, gzipped (without a time stamp) where the name says so."""
-    text = io.StringIO()
+def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table whole or not at all, gzipped (without a time stamp) where the name says so. Rows are taken one at a
+    time, so that a table may exceed the memory."""
+
+    def write(file: BinaryIO) -> None:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                _write_rows(cast(BinaryIO, packed), columns, rows)
+        else:
+            _write_rows(file, columns, rows)
+
+    write_atomically(path, write)
+
+
+def _write_rows(file: BinaryIO, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
-    content = text.getvalue().encode()
-    if path.suffix == ".gz":
-        content = gzip.compress(content, compresslevel=6, mtime=0)
-    write_atomically(path, lambda file: file.write(content))
+    text.detach()  # flushes, and leaves the file open
 
 
 def _field(value: Any) -> Any:
@@ -190,24 +214,23 @@ def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
     ]
 
 
-def _examples(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
+def _examples(result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]:
     fixed, model, oracle, token = result.fixed(), result.model(), result.oracle(), result.token_fixed()
     steps = result.halting_step()
-    groups = examples.groups if examples.groups is not None else np.full(len(result), "")
-    return [
-        {
-            "example_id": example_id,
-            "group": groups[i],
-            "difficulty": examples.difficulty[i],
-            "correct": fixed[i],
-            "correct_model": model[i],
-            "correct_oracle": oracle[i],
-            "token": token[i],
-            "halting_step": int(steps[i]),
-            "correct_by_segment": "".join("1" if right else "0" for right in result.correct[i]),
-            "q_halt_by_segment": ""
-            if result.q_halt is None
-            else ";".join(f"{value:.7g}" for value in result.q_halt[i]),
-        }
-        for i, example_id in enumerate(examples.ids)
-    ]
+    for start in range(0, len(result), BLOCK_ROWS):
+        part = examples[start : start + BLOCK_ROWS]
+        for i, example_id in enumerate(part.ids, start):
+            yield {
+                "example_id": example_id,
+                "group": "" if part.groups is None else part.groups[i - start],
+                "difficulty": part.difficulty[i - start],
+                "correct": fixed[i],
+                "correct_model": model[i],
+                "correct_oracle": oracle[i],
+                "token": token[i],
+                "halting_step": int(steps[i]),
+                "correct_by_segment": "".join("1" if right else "0" for right in result.correct[i]),
+                "q_halt_by_segment": ""
+                if result.q_halt is None
+                else ";".join(f"{value:.7g}" for value in result.q_halt[i]),
+            }

@@ -27,6 +27,7 @@ from harness.files import try_hold
 from harness.plan import Plan
 from harness.record import LOCK, recorded, write_unfinished
 from harness.sandbox import shared
+from harness.training.device import DETERMINISTIC_VARIABLE
 from harness.training.runner import Options
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -129,6 +130,8 @@ def run(
     if queue:
         for variable in THREAD_VARIABLES:
             os.environ[variable] = str(plan.suite.threads)
+        if plan.deterministic:
+            os.environ.setdefault(*DETERMINISTIC_VARIABLE)
         pool = _Pool(
             plan, folder, min(jobs, len(queue)), monitor, tuple(plugins), stamps, hung_seconds, options or Options()
         )

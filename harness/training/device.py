@@ -75,6 +75,24 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
+DETERMINISTIC_VARIABLE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""cuBLAS reads it when a process first uses the GPU; without it, strict mode refuses matrix products."""
+
+
+def set_deterministic(strict: bool) -> None:
+    """Strict: operations without a deterministic kernel raise, none is let through with a warning.
+
+    Attention's memory-efficient kernel has no deterministic backward pass (pytorch issue 123656), so that only the
+    flash and the plain one are left.
+    """
+    import torch
+
+    torch.use_deterministic_algorithms(strict)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_mem_efficient_sdp(not strict)
+    torch.backends.cuda.enable_cudnn_sdp(not strict)
+
+
 def reset_peak_memory(device: str) -> None:
     """Start a new measurement of peak memory, so that one cell's figure holds nothing of the cells before it."""
     import torch

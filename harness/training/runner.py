@@ -25,7 +25,7 @@ from harness.files import sweep, write_json, write_text
 from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
 from harness.tables import TRACE_FILE
 from harness.training import checkpoint
-from harness.training.device import peak_memory_mib, reset_peak_memory
+from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Task, create_task
@@ -89,6 +89,7 @@ def run_cell(
         torch.set_float32_matmul_precision("highest")
     device = torch.device(cell.device)
     reset_peak_memory(cell.device)
+    set_deterministic(cell.deterministic)
     # nothing here draws from torch's global generator; a plug-in may, and must not depend on the cells before it
     torch.manual_seed(seeds.key(cell.task, cell.arm, "global", cell.seed))
     task = create_task(cell.registered_task, cell.settings)

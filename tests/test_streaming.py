@@ -1,0 +1,80 @@
+"""A long evaluation: examples go to the device a block at a time, and their table to disk a row at a time."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+
+import numpy as np
+import pytest
+from test_running import rows
+from toys import Shifted, cell, trainer
+
+from harness.evaluation import evaluate as evaluation
+from harness.evaluation import records
+from harness.evaluation.evaluate import Evaluation
+from tasks.base import DataFolder, Examples
+
+
+@pytest.mark.parametrize("batch_size", [4, 5, 64])
+def test_blocks_change_no_answer(monkeypatch, batch_size):
+    t = trainer(cell())
+    part = Shifted().splits(0, DataFolder())["train"]
+    settings = {"segments": 6, "batch_size": batch_size}
+    whole = evaluation.evaluate(t.model, t.task, t.cell.loop, part, **settings)
+    monkeypatch.setattr(evaluation, "BLOCK_ROWS", 10)
+    blocks = evaluation.evaluate(t.model, t.task, t.cell.loop, part, **settings)
+    for name in ("correct", "token", "q_halt", "halt"):
+        assert np.array_equal(getattr(whole, name), getattr(blocks, name)), name
+
+
+def scored(n: int, depth: int = 16) -> tuple[Examples, Evaluation]:
+    random = np.random.default_rng(n)
+    tokens = random.integers(1, 10, (n, 9), dtype=np.uint8)
+    right = random.random((n, depth)) < 0.5
+    halt = random.random((n, depth))
+    return (
+        Examples(tokens, tokens, np.zeros(n, np.float32)),
+        Evaluation(depth, right, right.astype(np.float32), halt.astype(np.float32), halt > 0.9),
+    )
+
+
+def peak(n: int, folder) -> int:
+    """Bytes that writing the tables of n examples takes at the most."""
+    examples, result = scored(n)
+    key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
+    tracemalloc.start()
+    records.write_score_tables(folder, key, (1, 16), 1.0, {"test": examples}, {"test": result})
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def test_memory_for_the_table_of_examples_does_not_grow_by_its_rows(tmp_path, monkeypatch):
+    """Held as rows they would take 1.6 kB each; what is left are a few numbers per example for the other tables."""
+    monkeypatch.setattr(records, "BLOCK_ROWS", 500)
+    few, many = peak(1000, tmp_path / "few"), peak(5000, tmp_path / "many")
+    assert (many - few) / 4000 < 60
+    assert len(rows(tmp_path / "many/examples.csv.gz")) == 5000
+
+
+def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BLOCK_ROWS", 7)
+    examples, result = scored(50, 4)
+    key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
+    records.write_score_tables(tmp_path, key, (1, 4), 1.0, {"test": examples}, {"test": result})
+    found = rows(tmp_path / "examples.csv.gz")
+    assert [row["example_id"] for row in found] == examples.ids.tolist()
+    assert [row["correct"] for row in found] == [str(int(right)) for right in result.fixed()]
+    assert [row["halting_step"] for row in found] == [str(step) for step in result.halting_step()]
+    content = (tmp_path / "examples.csv.gz").read_bytes()
+    assert content[4:8] == bytes(4), "no time stamp"
+    assert gzip.decompress(content).count(b"\r") == 0
+
+
+def test_only_the_table_of_examples_is_packed(tmp_path):
+    examples, result = scored(20, 4)
+    key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
+    records.write_score_tables(tmp_path, key, (1, 4), 1.0, {"test": examples}, {"test": result})
+    assert {path.name for path in tmp_path.iterdir() if path.read_bytes()[:2] == b"\x1f\x8b"} == {"examples.csv.gz"}
+    assert [row["segments"] for row in rows(tmp_path / "depth.csv")] == ["1", "4"]
