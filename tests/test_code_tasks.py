@@ -225,7 +225,7 @@ def test_humaneval_is_for_testing_alone_and_its_problems_come_back_whole() -> No
     task: Any = create_task("humaneval", {"training": SMALL, "max_tokens": 512, "subset": 12})
     splits = task.splits(0, DataFolder())
     known = {item.problem.prompt: item.problem for item in items}
-    assert len(items) == 164 and len(splits["test"]) == 12
+    assert len(items) == 164 and len(splits["test"]) == 11, "one of the twelve is longer"
     for p in task.problems(splits["test"]):
         assert (p.test, p.entry_point) == (known[p.prompt].test, known[p.prompt].entry_point)
         assert p.canonical_solution == known[p.prompt].canonical_solution

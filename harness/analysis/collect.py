@@ -90,7 +90,7 @@ def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:
     try:
         row = {**dict.fromkeys(LATER), **read_json(record)}
         check_rows("runs", [row])
-    except (ValueError, AttributeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise BrokenData(f"{record}: {error}; delete the folder and run the suite again") from None
     if row["cell_id"] != cell.cell_id:
         raise BrokenData(f"{record}: cell {row['cell_id']}, but the plan expects {cell.cell_id}")
