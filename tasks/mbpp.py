@@ -8,6 +8,7 @@ train 601–974. Six problems can't be judged by plain values and are left out, 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import lru_cache
@@ -80,8 +81,9 @@ def _read(data: DataFolder) -> list[dict[str, Any]]:
         table = load_dataset(str(found.path), "full", split="train+validation+test+prompt")
     except Exception as error:  # whatever goes wrong there, the data are not to be had
         raise MissingData(f"{HUB} could not be loaded ({type(error).__name__})", REMEDY) from error
-    data.hub(HUB, found.commit)
-    return list(_checked([(f"{HUB}, row {n}", json.dumps(row)) for n, row in enumerate(table)]))
+    lines = [json.dumps(row, sort_keys=True) for row in table]
+    data.hub(HUB, found.commit, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return list(_checked([(f"{HUB}, row {n}", line) for n, line in enumerate(lines)]))
 
 
 def _checked(lines: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
