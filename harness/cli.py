@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
 from harness.request import DATA_VARIABLE, assigned, data_folder, load_plugins, planned, positive, split
-from harness.saying import announce, command_line, finish, print_json, say, summarise
+from harness.saying import announce, announce_gates, command_line, finish, print_json, say, summarise
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -139,6 +139,7 @@ def run(
         plugin,
     )
     from harness.analysis.collect import collect
+    from harness.evaluation import gates
     from harness.execution import local
     from harness.execution.progress import monitor
     from harness.report import html
@@ -148,6 +149,7 @@ def run(
     with locked(folder):
         describe(plan, folder, command_line())
         announce(plan)
+        announce_gates(gates.run(plan, folder))
         outcome = local.run(
             plan,
             folder,
