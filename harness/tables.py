@@ -326,6 +326,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "seen; empty where 1,000 would not do.",
         ),
         ("no_contrast", "str", "Why the pair can show no difference: both at the ceiling, or neither above the floor."),
+        ("gate", "str", "Why a validity gate lets no verdict pass; empty where all that it needs are open."),
         ("verdict", "str", "better, worse, no difference, cannot tell, or shown, no verdict (too few seeds)."),
         ("sentence", "str", "The verdict as a sentence."),
         ("cells", "str", "Cell ids behind the figure, space between."),
@@ -343,6 +344,14 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("low", "float", "Lowest value with any one task taken out; empty for one task."),
         ("high", "float", "Highest value with any one task taken out."),
         ("tasks", "int", "Tasks."),
+    ),
+    "gates": _columns(
+        ("task", "str", "Task."),
+        ("arm", "str", "Arm."),
+        ("gate", "str", "Validity gate, G-leak to G-neg."),
+        ("result", "str", "passed, failed, not run, or does not apply."),
+        ("figure", "str", "What was found."),
+        ("reason", "str", "What the gate asks for."),
     ),
     "claims": _columns(
         ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),

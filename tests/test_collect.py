@@ -261,6 +261,7 @@ def test_small_but_certain_differences_count_as_none(tmp_path: Path) -> None:
     row = {
         "seeds": 6,
         "no_contrast": None,
+        "gate": None,
         "low": 0.001,
         "high": 0.008,
         "difference": 0.004,

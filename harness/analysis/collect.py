@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.analysis import claims, compare
+from harness.analysis import audit, claims, compare
 from harness.analysis.calibration import calibration
 from harness.analysis.evidence import Evidence
 from harness.analysis.overall import overall
@@ -66,14 +66,16 @@ def collect(results: Path) -> None:
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
         collect_traces(results, task, done)
     write_table(results, "levels", level_rows)
-    decided = compare.decide(suite, comparison_rows)
+    gates = audit.gates(suite, results, runs, references)
+    write_table(results, "gates", gates)
+    decided = compare.decide(suite, comparison_rows, gates)
     write_table(results, "comparisons", decided)
     write_table(
         results, "overall", list(overall({name: t.arms for name, t in suite.tasks.items()}, finished, test_floors))
     )
 
     votes = read_table(results / table_file("passes"), "passes").to_dict("records")
-    evidence = Evidence(results, suite, runs, level_rows, decided, heads, [], votes)
+    evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes)
     write_table(results, "claims", claims.judged(evidence))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis import stats
+from harness.analysis import audit, stats
 from harness.analysis.results import Primary, Suite, read_table
 
 Row = dict[str, Any]
@@ -184,7 +184,7 @@ def _compare(
     row["_missing"] = "; ".join(unread) or _missing(runs, (a, b), suite.tasks[task].seeds, len(seeds))
     if len(seeds) < len(both):
         row["_missing"] += f"; {len(both) - len(seeds)} left out, since the two arms ran under other conditions"
-    row["no_contrast"] = None
+    row["no_contrast"] = row["gate"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
         delta = left.astype(np.float64) - right
@@ -262,9 +262,12 @@ def rule_in_words(rule: str) -> str:
     return ", ".join(RULES.get(part, part) for part in parts if part)
 
 
-def decide(suite: Suite, rows: list[Row]) -> list[Row]:
-    """Fill in the adjusted p, the verdict and the sentence of every comparison of a suite."""
+def decide(suite: Suite, rows: list[Row], gates: Sequence[Row]) -> list[Row]:
+    """Fill in the gates, the adjusted p, the verdict and the sentence of every comparison of a suite."""
     family = [r for r in rows if r["role"] == "primary" and r["seeds"] >= max(suite.minimum_seeds, 2)]
+    for row in rows:
+        row["gate"] = audit.closed(gates, audit.COMPARISON, row["task"], (row["arm_a"], row["arm_b"])) or None
+    family = [row for row in family if not row["gate"]]
     for row, adjusted in zip(family, stats.holm([r["p"] for r in family]), strict=True):
         row["p_adjusted"] = adjusted
     for row in rows:
@@ -280,6 +283,8 @@ def verdict(suite: Suite, row: Mapping[str, Any]) -> tuple[str, str]:
         return CANNOT_TELL, "no seed was finished by both arms"
     if row["seeds"] < max(suite.minimum_seeds, 2):
         return NO_VERDICT, f"a verdict needs at least {suite.minimum_seeds} seeds"
+    if row["gate"]:
+        return CANNOT_TELL, row["gate"]
     if row["no_contrast"]:
         return CANNOT_TELL, row["no_contrast"]
     if -band < row["low"] and row["high"] < band:  # two one-sided tests at 2.5 % each
@@ -312,7 +317,7 @@ def sentence(suite: Suite, row: Mapping[str, Any], reason: str) -> str:
     if not math.isnan(row["smallest_detectable"]):
         seen = points(row["smallest_detectable"]) if row["smallest_detectable"] < 1 else "no difference at all"
         numbers.append(f"this design sees {seen}")
-    undecided = row["verdict"] in (CANNOT_TELL, NO_VERDICT) and not row["no_contrast"]
+    undecided = row["verdict"] in (CANNOT_TELL, NO_VERDICT) and not (row["no_contrast"] or row["gate"])
     if undecided and row["seeds_needed"] and row["seeds_needed"] > row["seeds"]:
         numbers.append(f"about {row['seeds_needed']} seeds would settle a difference of this size")
     if row["verdict"] in (BETTER, WORSE):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.analysis import compare, stats
+from harness.analysis import audit, compare, stats
 from harness.analysis.results import Suite, read_table
 
 Row = dict[str, Any]
@@ -53,15 +53,7 @@ class Evidence:
 
     def shut(self, needed: Sequence[str], task: str, arms: Sequence[str]) -> str:
         """Why the gates let no verdict pass: the first that failed or did not run; empty where all are open."""
-        state = {(row["gate"], row["arm"]): row for row in self.gates if row["task"] == task}
-        for gate in needed:
-            for arm in arms:
-                row = state.get((gate, arm))
-                if row is None:
-                    return f"gate {gate} did not run for {arm}"
-                if row["result"] in ("failed", "not run"):
-                    return f"gate {gate} {row['result']} for {arm}: {row['reason'] or row['figure']}"
-        return ""
+        return audit.closed(self.gates, needed, task, arms)
 
     def test(self, task: str, arm: str) -> list[Any]:
         """Test examples of every finished run, by seed: a frame in the order of the first run's examples."""

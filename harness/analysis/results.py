@@ -213,6 +213,7 @@ class Tables:
     comparisons: pd.DataFrame
     overall: pd.DataFrame
     claims: pd.DataFrame
+    gates: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
 
 

@@ -12,6 +12,7 @@ from harness.analysis.results import Suite, SuiteTask, Tables
 from harness.report import numbers
 from harness.report.claims import claim_tables
 from harness.report.figures import Figure
+from harness.report.gates import failures, gate_table
 from harness.report.histograms import histogram_tables
 from harness.report.learned import learned_table
 from harness.report.method import configuration_tables, how_measured, recipe_table
@@ -213,7 +214,7 @@ def _section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskSecti
     shown = [make(tables, answer.task) for make in (_levels, _comparisons, _halting_heads, _metrics)]
     shown += histogram_tables(tables, answer.task)
     shown.append(votes_table(tables, answer.task, _arm_cell))
-    shown.append(samples_table(tables, answer.task, _arm_cell))
+    shown += [samples_table(tables, answer.task, _arm_cell), gate_table(tables, answer.task)]
     return TaskSection(
         name=answer.task,
         anchor=answer.anchor,
@@ -393,6 +394,7 @@ def _limits(tables: Tables) -> list[str]:
         if arm in task.arms
         for split, why in splits.items()
     ]
+    limits += failures(tables, suite.arm_label)
     lost = tables.runs["status"].isin(["failed", "diverged"]).sum()
     if lost:
         limits.append(

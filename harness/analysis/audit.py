@@ -1,0 +1,242 @@
+"""Validity gates on what the runs did: budget, selection, depth, halting, missing data, trivial predictors.
+
+They read records and tables alone. The gates on data and models (harness/evaluation/gates.py) left their findings in
+gates.json; both together are gates.csv.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.analysis.results import Suite, read_table
+from harness.errors import BrokenData
+from harness.files import read_json
+
+Row = dict[str, Any]
+
+PASSED, FAILED, NOT_RUN, INAPPLICABLE = "passed", "failed", "not run", "does not apply"
+
+BEFORE = ("G-leak", "G-dup", "G-data", "G-grad", "G-pos", "G-batch")
+"""Gates that gates.json has, from before the runs."""
+
+COMPARISON = (*BEFORE, "G-budget", "G-select", "G-depth", "G-fallback")
+"""Gates that every comparison of two arms needs."""
+
+SAME_FLOPS = 0.05
+SAME_CORE, SAME_TOTAL = 0.01, 0.02
+"""How far two budgets, and two arms matched in parameters, may lie apart."""
+
+
+class Found(NamedTuple):
+    result: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One arm's finished runs on a task, and those of its reference."""
+
+    suite: Suite
+    results: Path
+    task: str
+    arm: str
+    own: Sequence[Row]
+    reference: Sequence[Row]
+    references: Sequence[Row]  # of references.csv, this task's
+
+
+def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence[Row]) -> list[Row]:
+    """Rows of gates.csv: every gate of every task and arm, in the suite's order."""
+    before = _before(results)
+    rows = []
+    for task, info in suite.tasks.items():
+        finished = [run for run in runs if run["task"] == task and run["status"] == "finished"]
+        for arm in info.arms:
+            match = suite.arms[arm].match
+            to = match.to if match and match.to in info.arms else info.arms[0]
+            own, other = ([run for run in finished if run["arm"] == name] for name in (arm, to))
+            here = Runs(suite, results, task, arm, own, other, [r for r in references if r["task"] == task])
+            found = {gate: before.get((task, arm, gate), Found(NOT_RUN, "")) for gate in BEFORE}
+            for gate, check in AFTER.items():
+                found[gate] = check(here) if own else Found(NOT_RUN, "no finished run")
+            rows += [
+                {"task": task, "arm": arm, "gate": gate, "result": one.result, "figure": one.figure or None,
+                 "reason": MEANING[gate]}
+                for gate, one in found.items()
+            ]  # fmt: skip
+    return rows
+
+
+def _before(results: Path) -> dict[tuple[str, str, str], Found]:
+    path = results / "gates.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {(r["task"], r["arm"], r["gate"]): Found(r["result"], r["figure"]) for r in read_json(path)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenData(f"{path}: {error}; delete it and run the suite again") from None
+
+
+def closed(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence[str]) -> str:
+    """Why the needed gates let no verdict pass: the first that failed or did not run; empty where all are open."""
+    state = {(row["gate"], row["arm"]): row for row in rows if row["task"] == task}
+    for gate in needed:
+        for arm in arms:
+            row = state.get((gate, arm))
+            if row is None or row["result"] == NOT_RUN:
+                return f"gate {gate} did not run for {arm}"
+            if row["result"] == FAILED:
+                return f"gate {gate} failed for {arm}: {row['figure']}"
+    return ""
+
+
+# -- the gates -------------------------------------------------------------------------------------------------
+
+
+def budget(of: Runs) -> Found:
+    """The same data, batch and updates as the reference, or by its rule the same training FLOPs; sizes as matched."""
+    others = {run["seed"]: run for run in of.reference}
+    problems = []
+    rule = match.rule if (match := of.suite.arms[of.arm].match) else None
+    for run in of.own:
+        other = others.get(run["seed"])
+        if other is None:
+            continue
+        problems += [f"{key} differs" for key in ("data_hash", "batch_size", "budget_kind") if run[key] != other[key]]
+        problems += ["the recipe differs"] if _recipe(run) != _recipe(other) else []
+        if rule == "train_flops":
+            apart = run["flops_train"] / other["flops_train"] - 1
+            problems += [f"training FLOPs differ by {apart:+.1%}"] if abs(apart) > SAME_FLOPS else []
+        elif run["budget_kind"] == "updates" and run["updates"] != other["updates"] and not _early(run, other):
+            problems.append(f"{run['updates']} updates against {other['updates']}")
+    first = of.own[0]
+    if rule is not None and rule != "inference_flops_only":
+        for name, most in (("core", SAME_CORE), ("total", SAME_TOTAL)):
+            error = first[f"match_error_{name}"]
+            problems += [f"{name} parameters {error:+.1%}"] if error is not None and abs(error) > most else []
+    seen = _range([run["examples_seen"] for run in of.own])
+    distinct = _range([run["examples_distinct"] for run in of.own])
+    updates = _range([run["updates"] for run in of.own])
+    figure = f"{updates} updates of {first['batch_size']}; {seen} examples seen, {distinct} distinct; no tuning trials"
+    return Found(FAILED if problems else PASSED, "; ".join([*dict.fromkeys(problems), figure]))
+
+
+def _recipe(run: Row) -> Row:
+    """What all arms of a task share; the loop is an arm's own."""
+    return {key: value for key, value in json.loads(run["recipe"]).items() if key != "loop"}
+
+
+def _early(*runs: Row) -> bool:
+    """Whether early stopping may have ended a run before its budget."""
+    return any(json.loads(run["recipe"]).get("early_stopping") for run in runs)
+
+
+def select(of: Runs) -> Found:
+    """The evaluation point is the best on validation, and validation has examples of its own."""
+    problems = []
+    for run in of.own:
+        curve = read_table(of.results / run["run_folder"] / "curves.csv", "curves")
+        best = float(curve["validation_exact"].max())
+        if not run["validation_examples"]:
+            problems.append("no validation examples")
+        elif run["validation_exact"] < best - 1e-9:
+            problems.append(f"seed {run['seed']}: chosen at {run['validation_exact']:.3f}, best is {best:.3f}")
+    points = _range([run["selected_update"] for run in of.own])
+    figure = f"update {points} chosen on {of.own[0]['validation_examples']} validation examples; one look at test"
+    return Found(FAILED if problems else PASSED, "; ".join([*problems, figure]))
+
+
+def depth(of: Runs) -> Found:
+    """Test is scored at the trained number of segments, and every depth is recorded."""
+    problems, shown = [], set()
+    for run in of.own:
+        table = read_table(of.results / run["run_folder"] / "depth.csv", "depth")
+        test = table[table["split"] == "test"]
+        at = test[test["segments"] == run["segments"]]["exact"]
+        if at.empty:
+            problems.append(f"seed {run['seed']}: nothing recorded at the trained {run['segments']} segments")
+        elif not math.isclose(float(at.iloc[0]), run["test_exact"], abs_tol=1e-6):
+            problems.append(f"seed {run['seed']}: {run['test_exact']:.3f} on test, but {at.iloc[0]:.3f} at that depth")
+        shown |= {int(n) for n in test["segments"]}
+    trained = _range([run["segments"] for run in of.own])
+    figure = f"trained and scored at {trained}; recorded at {', '.join(map(str, sorted(shown)))}"
+    return Found(FAILED if problems else PASSED, "; ".join([*problems, figure]))
+
+
+def halt(of: Runs) -> Found:
+    """The halting head meets right and wrong answers, and its decision varies; else the arm is one of fixed depth."""
+    if all((run["segments"] or 1) == 1 for run in of.own):
+        return Found(INAPPLICABLE, "answers in one segment")
+    varied, contrast, headless, steps = 0, 0, 0, set()
+    for run in of.own:
+        wanted = ["split", "halting_step", "correct", "q_halt_by_segment"]
+        table = read_table(of.results / run["run_folder"] / "examples.csv.gz", "examples", wanted)
+        test = table[table["split"] == "test"]
+        headless += bool((test["q_halt_by_segment"] == "").all())
+        found = {int(n) for n in test["halting_step"]}
+        steps |= found
+        varied += len(found) > 1
+        contrast += test["correct"].nunique() > 1
+    if headless == len(of.own):
+        return Found(INAPPLICABLE, "no halting head: an arm of fixed depth")
+    figure = f"halts after {_range(sorted(steps))} segments; the decision varies in {varied} of {len(of.own)} runs"
+    figure += f", answers are right and wrong in {contrast}"
+    return Found(PASSED if varied and contrast else FAILED, figure)
+
+
+def fallback(of: Runs) -> Found:
+    """Real data name what was read; nothing stands in for data that are absent."""
+    if not of.suite.tasks[of.task].real_data:
+        return Found(PASSED, "generated here")
+    sources = [json.loads(run["data_sources"] or "{}") for run in of.own]
+    if not all(sources) or any(one != sources[0] for one in sources[1:]):
+        return Found(FAILED, "a run does not say which data it read, or runs read different ones")
+    return Found(PASSED, "read " + ", ".join(sorted(sources[0])))
+
+
+def negative(of: Runs) -> Found:
+    """Controls that learn nothing score as they must. A training run on shuffled labels is not part of it yet."""
+    rows = [r for r in of.references if (r["split"], r["metric"]) == ("test", "exact") and r["value"] is not None]
+    floors = [row["value"] for row in rows if row["kind"] == "floor"]
+    ceilings = [row["value"] for row in rows if row["kind"] == "ceiling"]
+    if not floors:
+        return Found(NOT_RUN, "no trivial predictor was scored")
+    figure = f"trivial predictors up to {100 * max(floors):.1f} %"
+    figure += f", the exact solver {100 * min(ceilings):.1f} %" if ceilings else ""
+    sound = max(floors) < 0.99 and min(ceilings, default=1.0) == 1
+    return Found(PASSED if sound else FAILED, figure + "; shuffled labels not trained on")
+
+
+def _range(values: Sequence[Any]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+AFTER: dict[str, Callable[[Runs], Found]] = {
+    "G-budget": budget,
+    "G-select": select,
+    "G-depth": depth,
+    "G-halt": halt,
+    "G-fallback": fallback,
+    "G-neg": negative,
+}
+
+MEANING = {
+    "G-leak": "no output of a text written from left to right depends on later tokens",
+    "G-dup": "no scored input stands in training",
+    "G-data": "labels are right by the task's verifier and solver, and not all alike",
+    "G-grad": "counted parameters are trained: at most 1 % without gradient or optimizer",
+    "G-pos": "the model knows positions",
+    "G-batch": "a row's answer and halting do not depend on its batch",
+    "G-budget": "the same data, recipe and budget as the arm it is compared with; sizes as matched",
+    "G-select": "selected on validation",
+    "G-depth": "scored at the depth of training, every depth recorded",
+    "G-halt": "the halting head learns from right and wrong answers, and its decision varies",
+    "G-fallback": "data are what their name says",
+    "G-neg": "predictors that learn nothing score low, the exact solver scores 100 %",
+}

@@ -1,0 +1,252 @@
+"""Validity gates on data and on untrained models: cheap checks that stand between figures and verdicts.
+
+Each finds a fault that one of the field's public projects had. They run before the cells of a suite, once per task and
+arm, on a few training rows with weights of their own, so they change no cell's numbers. The gates on what the runs did
+(budget, selection, depth, halting, missing data) need no model: harness/analysis/audit.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness import seeds
+from harness.cell import Cell
+from harness.evaluation.evaluate import limited
+from harness.files import read_json, write_json
+from harness.plan import Plan, ResolvedArm, TaskPlan
+from harness.recipe import Loop, Recipe
+from harness.training.act import detached, run_segment, wants_to_halt
+from harness.training.batches import DeviceData
+from harness.training.optim import Optimizers
+from models.base import ModelShape, Prediction, ReasoningModel, create_model
+from tasks.base import PAD, Batch, Splits, Task
+
+GATES_VERSION = 1
+"""Raised by a change of what a gate looks at, so that kept findings are found again."""
+
+ROWS = 8
+DEPTH = 3  # segments that the gates on predictions look through
+EQUAL = 1e-4
+"""Outputs closer than this share of their largest value are equal: rounding moves them by 1e-6 in float32."""
+DEAD = 0.01
+"""Largest share of parameters without gradient: as close as arms are matched."""
+
+PASSED, FAILED, INAPPLICABLE = "passed", "failed", "does not apply"
+
+
+class Finding(NamedTuple):
+    result: str
+    figure: str
+
+
+def run(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """Check every task and arm of the plan and write `gates.json`; what is known of the same cell is kept."""
+    path = folder / "gates.json"
+    known = read_json(path) if path.is_file() else []
+    rows: list[dict[str, Any]] = []
+    for name, task in plan.tasks.items():
+        if task.skipped is not None:
+            continue
+        firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.task == name}
+        fresh = {arm: cell for arm, cell in firsts.items() if not _kept(known, name, arm, cell)}
+        rows += [row for arm, cell in firsts.items() if arm not in fresh for row in _kept(known, name, arm, cell)]
+        if fresh:
+            splits = task.data[min(task.data)].load()
+            of_data = dict(data_gates(task, splits))
+            for arm, cell in fresh.items():
+                found = of_data | dict(model_gates(task, task.arms[arm], splits, torch.device(plan.device.value)))
+                rows += [
+                    {"task": name, "arm": arm, "gate": gate, "key": _key(cell), **finding._asdict()}
+                    for gate, finding in found.items()
+                ]
+    mine = {(row["task"], row["arm"]) for row in rows}
+    rows += [row for row in known if (row["task"], row["arm"]) not in mine]
+    write_json(path, rows)
+    return rows
+
+
+def _key(cell: Cell) -> str:
+    return f"{cell.id}-{GATES_VERSION}"
+
+
+def _kept(known: list[dict[str, Any]], task: str, arm: str, cell: Cell) -> list[dict[str, Any]]:
+    return [row for row in known if (row["task"], row["arm"], row["key"]) == (task, arm, _key(cell))]
+
+
+# -- data ----------------------------------------------------------------------------------------------------------
+
+
+def data_gates(planned: TaskPlan, splits: Splits) -> Iterator[tuple[str, Finding]]:
+    data = planned.data[min(planned.data)]
+    solved = [row for row in data.references if row["kind"] == "ceiling" and row["metric"] == "exact"]
+    yield "G-dup", duplicates(planned.task, splits)
+    yield "G-data", labels(planned.task, splits, {row["split"]: row["value"] for row in solved})
+
+
+def duplicates(task: Task, splits: Splits) -> Finding:
+    """No scored input stands in training as it is; up to symmetry the data are refused before anything is trained."""
+    train = np.unique(_inputs(splits, "train"))
+    shared = {}
+    for name in splits:
+        if name != "train" and name not in task.in_sample and "train" not in task.in_sample:
+            shared[name] = int(np.isin(_inputs(splits, name), train).sum())
+    figure = f"{len(train):,} of {len(splits['train']):,} training inputs are distinct"
+    figure += "".join(f"; {count} of {len(splits[name]):,} of {name} in training" for name, count in shared.items())
+    figure += "".join(f"; {name} in sample by design: {why}" for name, why in task.in_sample.items())
+    return Finding(FAILED if any(shared.values()) else PASSED, figure)
+
+
+def _inputs(splits: Splits, name: str) -> np.ndarray:
+    """[N] bytes: each example's input and puzzle, as one string. All are of one length but for longer splits."""
+    part = splits[name]
+    ids = np.zeros(len(part), np.int32) if part.puzzle_ids is None else np.asarray(part.puzzle_ids, np.int32)
+    inputs = np.ascontiguousarray(part.inputs).view(np.uint8).reshape(len(part), -1)
+    rows = np.hstack([ids[:, None].view(np.uint8).reshape(len(part), -1), inputs])
+    return rows.view(f"S{rows.shape[1]}").ravel()
+
+
+def labels(task: Task, splits: Splits, solved: dict[str, float | None]) -> Finding:
+    """Every label is right by the task's own verdict and, where there is one, its solver; labels are not all alike."""
+    wrong = sum(int((~np.asarray(task.correct(part.batch(), part.labels))).sum()) for part in splits.values())
+    distinct = len(np.unique(np.asarray(splits["train"].labels), axis=0))
+    figure = f"{wrong} of {sum(map(len, splits.values())):,} labels wrong; {distinct:,} different ones in training"
+    unsolved = {name: value for name, value in solved.items() if value is not None}
+    if unsolved:
+        figure += f"; the exact solver is right on {100 * min(unsolved.values()):.1f} %"
+    sound = not wrong and distinct > 1 and min(unsolved.values(), default=1.0) == 1
+    return Finding(PASSED if sound else FAILED, figure)
+
+
+# -- models --------------------------------------------------------------------------------------------------------
+
+
+def model_gates(
+    planned: TaskPlan, arm: ResolvedArm, splits: Splits, device: torch.device
+) -> Iterator[tuple[str, Finding]]:
+    """What an arm must do whatever its weights are, on ROWS training rows."""
+    task = planned.task
+    shape = ModelShape.of(task)
+    generator = torch.Generator().manual_seed(seeds.key(planned.name, arm.name, "gates"))
+    model = create_model(arm.model, arm.config, shape, generator=generator).to(device)
+    examples = limited(splits["train"], ROWS)
+    rows = DeviceData(examples, device).rows(torch.arange(len(examples), device=device))
+    yield "G-leak", leak(task, model, rows)
+    yield "G-pos", positions(model, rows)
+    yield "G-batch", mates(arm.loop, model, rows)
+    yield "G-grad", gradients(arm.loop, planned.recipe, task, model, rows)
+
+
+@torch.no_grad()
+def outputs(model: ReasoningModel, batch: Batch) -> list[Prediction]:
+    """Predictions after each of DEPTH segments; every row draws by the same key, wherever it stands."""
+    was_training = model.training
+    model.eval()
+    keys = torch.ones(len(batch.inputs), dtype=torch.int64, device=batch.inputs.device)
+    state, found = model.initial_state(batch, keys), []
+    for _ in range(DEPTH if model.recurrent else 1):
+        state, prediction = model(state, batch)
+        found.append(prediction)
+    model.train(was_training)
+    return found
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Largest difference as a share of the largest value."""
+    if one.numel() == 0:
+        return 0.0
+    scale = max(float(one.abs().max()), float(other.abs().max()), 1e-12)
+    return float((one - other).abs().max()) / scale
+
+
+def leak(task: Task, model: ReasoningModel, batch: Batch) -> Finding:
+    """Where text is written from left to right, a token changes no output before it."""
+    if not task.causal:
+        return Finding(INAPPLICABLE, "every position is asked at once and may see all inputs, none of them an answer")
+    length = batch.inputs.shape[1]
+    moved = 0.0
+    for place in sorted({1, length // 3, length // 2, length - 1} - {0}):
+        changed = batch.inputs.clone()
+        other = changed[:, place] % (len(task.vocabulary) - 1) + 1  # another token, never padding
+        changed[:, place] = torch.where(batch.inputs[:, place] == PAD, batch.inputs[:, place], other)
+        new = Batch(changed, batch.labels, batch.puzzle_ids, batch.facts)
+        for one, two in zip(outputs(model, batch), outputs(model, new), strict=True):
+            moved = max(moved, _apart(one.logits[:, :place], two.logits[:, :place]))
+    return Finding(PASSED if moved <= EQUAL else FAILED, f"a later token moves earlier outputs by {moved:.1e}")
+
+
+def positions(model: ReasoningModel, batch: Batch) -> Finding:
+    """A model that knows positions does not merely permute its outputs when its inputs are permuted."""
+    flipped = Batch(batch.inputs.flip(1), batch.labels, batch.puzzle_ids, batch.facts)
+    moved = 0.0
+    for one, two in zip(outputs(model, batch), outputs(model, flipped), strict=True):
+        same_places = one.logits.shape[1] == batch.inputs.shape[1]
+        moved = max(moved, _apart(one.logits.flip(1) if same_places else one.logits, two.logits))
+    return Finding(PASSED if moved > EQUAL else FAILED, f"reversed inputs: {moved:.1e} from reversed outputs")
+
+
+def mates(loop: Loop, model: ReasoningModel, batch: Batch) -> Finding:
+    """A row's outputs and halting decisions do not depend on the rows beside it."""
+    count = len(batch.inputs)
+    first = torch.arange(0, max(1, count // 2), device=batch.inputs.device)
+    second = torch.cat([first[:1], torch.arange(count - len(first) + 1, count, device=first.device)])
+    before, after = (outputs(model, _rows(batch, index)) for index in (first, second))
+    moved, same = 0.0, True
+    for one, two in zip(before, after, strict=True):
+        moved = max(moved, _apart(one.logits[0], two.logits[0]))
+        if one.q_halt is not None and two.q_halt is not None:
+            moved = max(moved, abs(float(one.q_halt[0] - two.q_halt[0])) / max(1.0, abs(float(one.q_halt[0]))))
+        same &= _halts(loop, one) == _halts(loop, two)
+    return Finding(PASSED if moved <= EQUAL and same else FAILED, f"other mates move a row's outputs by {moved:.1e}")
+
+
+def _rows(batch: Batch, index: Tensor) -> Batch:
+    return batch.map(lambda tensor: tensor[index])
+
+
+def _halts(loop: Loop, prediction: Prediction) -> bool:
+    """Whether the first row wants to halt."""
+    halt = wants_to_halt(loop, prediction)
+    return halt is not None and bool(halt[0])
+
+
+def _moves(gradient: Tensor | None) -> bool:
+    """Whether a gradient, dense or of a puzzle table's few rows, is anything but zeros."""
+    if gradient is None:
+        return False
+    return bool((gradient._values() if gradient.is_sparse else gradient).any())
+
+
+def gradients(loop: Loop, recipe: Recipe, task: Task, model: ReasoningModel, batch: Batch) -> Finding:
+    """Every counted parameter is in an optimizer and gets a gradient over the segments of one example."""
+    optimizers = Optimizers(model, recipe.optimizer, recipe.puzzle_optimizer, recipe.schedule, recipe.clip)
+    stepped = {id(p) for o, _ in optimizers.optimizers for group in o.param_groups for p in group["params"]}
+    model.zero_grad(set_to_none=True)
+    weighted = recipe.segment_weights is not None
+    weights = torch.tensor(recipe.weights_of(loop.segments), device=batch.inputs.device) if weighted else None
+    rows = len(batch.inputs)
+    state = model.initial_state(batch, torch.arange(rows, device=batch.inputs.device))
+    steps = torch.zeros(rows, dtype=torch.int32, device=batch.inputs.device)
+    attached = torch.zeros((), device=batch.inputs.device)
+    for segment in range(1, loop.segments + 1):
+        steps = steps + 1
+        state, _, losses = run_segment(loop, task, model, state, batch, steps, recipe.loss, weights=weights)
+        attached = attached + losses.total
+        if loop.detach or segment % loop.rollout == 0 or segment == loop.segments:
+            attached.backward()
+            state, attached = detached(state), torch.zeros((), device=batch.inputs.device)
+    left = {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in stepped or not _moves(parameter.grad)
+    }
+    model.zero_grad(set_to_none=True)
+    total, dead = sum(p.numel() for p in model.parameters()), sum(left.values())
+    figure = f"{dead:,} of {total:,} parameters without gradient or optimizer"
+    figure += f" ({', '.join(sorted(left)[:6])}{', …' * (len(left) > 6)})" if left else ""
+    return Finding(PASSED if dead <= DEAD * total else FAILED, figure)
