@@ -21,9 +21,9 @@ RULES = (
     ("params", "transformer"),
     ("inference_flops", "looped"),
     ("train_flops", "transformer"),
-    ("inference_flops_only", "transformer"),
+    ("inference_flops_only", "transformer-prenorm"),
 )
-BASELINES = {"transformer", "transformer-act", "looped", "modernbert", "llama"}
+BASELINES = {"transformer", "transformer-prenorm", "transformer-act", "looped", "modernbert", "llama"}
 """Families without hierarchy: they are opponents, and need none."""
 
 

@@ -231,6 +231,14 @@ class Block(Layer):
         return rms_norm(x + around.dropout(self.mlp(x), self.rate, call + 1), self.eps)
 
 
+class PreNormBlock(Block):
+    """x ← x + attention(norm(x)); x ← x + SwiGLU(norm(x)). What a stack of these ends in needs one norm more."""
+
+    def body(self, x: Tensor, around: Surroundings, call: int) -> Tensor:
+        x = x + around.dropout(self.self_attn(rms_norm(x, self.eps), around), self.rate, call)
+        return x + around.dropout(self.mlp(rms_norm(x, self.eps)), self.rate, call + 1)
+
+
 def recompute_layers(model: nn.Module) -> None:
     """Let blocks forget their activations. Raises UserError for a model without such blocks."""
     layers = [module for module in model.modules() if isinstance(module, Layer)]

@@ -21,7 +21,7 @@ from tasks.base import PAD, Batch, DataFolder
 
 SEES_ALL = {"trm-mlp", "modernbert", "hrm-gru", "hrm-gru-puzzles", "hrm-pooled", "hrm-pooled-losses"}
 WRITERS = sorted(FAMILIES.keys() - SEES_ALL)
-ONE_PASS = ["llama", "transformer"]
+ONE_PASS = ["llama", "transformer", "transformer-prenorm"]
 
 every_writer = pytest.mark.parametrize("family", WRITERS)
 

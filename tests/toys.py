@@ -42,6 +42,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hrm-gru": ("hrm-gru", SMALL_GRU),
     "hrm-gru-puzzles": ("hrm-gru", {**SMALL_GRU, "puzzle_embedding": True}),
     "transformer": ("transformer", {**SMALL, "layers": 2}),
+    "transformer-prenorm": ("transformer-prenorm", {**SMALL, "layers": 2}),
     "transformer-act": ("transformer-act", {**SMALL, "layers": 2}),
     "looped": ("looped", {**SMALL, "layers": 2, "loops": 3}),
     "looped-bptt": ("looped", {**SMALL, "layers": 2, "loops": 3, "gradient_loops": None}),
