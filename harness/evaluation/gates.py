@@ -27,13 +27,14 @@ from harness.training.optim import Optimizers
 from models.base import ModelShape, Prediction, ReasoningModel, create_model
 from tasks.base import PAD, Batch, Splits, Task
 
-GATES_VERSION = 1
+GATES_VERSION = 2
 """Raised by a change of what a gate looks at, so that kept findings are found again."""
 
 ROWS = 8
 DEPTH = 3  # segments that the gates on predictions look through
 EQUAL = 1e-4
 """Outputs closer than this share of their largest value are equal: rounding moves them by 1e-6 in float32."""
+LARGEST_MOVED = 50_000_000
 DEAD = 0.01
 """Largest share of parameters without gradient: as close as arms are matched."""
 
@@ -133,13 +134,25 @@ def model_gates(
     task = planned.task
     shape = ModelShape.of(task)
     generator = torch.Generator().manual_seed(seeds.key(planned.name, arm.name, "gates"))
-    model = create_model(arm.model, arm.config, shape, generator=generator).to(device)
+    model = create_model(arm.model, arm.config, shape, generator=generator)
+    unsettle(model, generator)
+    model.to(device)
     examples = limited(splits["train"], ROWS)
     rows = DeviceData(examples, device).rows(torch.arange(len(examples), device=device))
     yield "G-leak", leak(task, model, rows)
     yield "G-pos", positions(model, rows)
     yield "G-batch", mates(arm.loop, model, rows)
     yield "G-grad", gradients(arm.loop, planned.recipe, task, model, rows)
+
+
+@torch.no_grad()
+def unsettle(model: ReasoningModel, generator: torch.Generator) -> None:
+    """Move every parameter away from where it starts: what begins at zero hides what lies before it from the gradient,
+    and attention that begins weak hides positions. Huge puzzle tables stay as they are."""
+    for parameter in model.parameters():
+        if parameter.numel() <= LARGEST_MOVED:
+            size = 0.5 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.1
+            parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
 @torch.no_grad()
