@@ -23,7 +23,7 @@ from harness.request import (
     share_of,
     split,
 )
-from harness.saying import announce, announce_gates, command_line, finish, print_json, say, summarise
+from harness.saying import announce, command_line, finish, print_json, say, summarise
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -176,7 +176,6 @@ def run(
         deterministic,
     )
     from harness.analysis.collect import collect
-    from harness.evaluation import gates
     from harness.execution import local
     from harness.execution.progress import monitor
     from harness.files import held
@@ -187,9 +186,7 @@ def run(
     check_writable(reports, "--reports")
     with held(folder, say):
         describe(plan, folder, command_line())
-        found = gates.run(plan, folder)
     announce(plan)
-    announce_gates(found)
     mine = plan.cells if part is None else local.shard(plan.cells, *part)
     if part is not None:
         say(f"shard {shard}: {len(mine)} of {len(plan.cells)} cells")

@@ -68,6 +68,8 @@ def opponents(task: TaskPlan, arm: ResolvedArm) -> list[Opponent]:
         loop = arm.loop if MODELS.get(model).recurrent else ONE_PASS
         own = arm.config.model_dump()
         shared: dict[str, Any] = {name: own[name] for name in ("puzzle_embedding", "dropout") if name in own}
+        if own.get("slots") == 0:  # no place before the sequence, as under a causal mask
+            shared["slots"] = 0
         start = resolve_config(model, {**shared, "hidden": hidden, "heads": heads, "layers": layers})
         try:
             matched = match_arm(rule, model, start, reference, shape, loop.segments, f"{arm.name}'s {rule}")

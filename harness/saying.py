@@ -25,14 +25,6 @@ def announce(plan: Plan) -> None:
         say(line)
 
 
-def announce_gates(rows: list[dict[str, Any]]) -> None:
-    """How the gates before the runs came out, and each that failed."""
-    failed = [row for row in rows if row["result"] == "failed"]
-    say(f"gates on data and models: {len(rows) - len(failed)} open, {len(failed)} failed")
-    for row in failed:
-        say(f"gate {row['gate']} failed: {row['task']}, {row['arm']}: {row['figure']}")
-
-
 def skipped_lines(plan: Plan) -> list[str]:
     """Each skipped task with its reason and remedy, once more where a long run's last lines are read."""
     return [

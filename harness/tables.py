@@ -17,6 +17,10 @@ TRACE_FILE = "traces.json"
 traces/TASK.json of the results folder."""
 
 
+GATES_FILE = "gates.json"
+"""In a run folder: what the gates on data and on an untrained model of the arm found."""
+
+
 class Column(NamedTuple):
     name: str
     kind: str  # "str", "int", "float" or "bool": how readers parse it; an empty field means "does not apply"

@@ -19,7 +19,7 @@ import numpy as np
 from harness.analysis.audit import BEFORE
 from harness.files import write_json
 from harness.seeds import generator
-from harness.tables import RUN_TABLES, SCHEMA_VERSION, names
+from harness.tables import GATES_FILE, RUN_TABLES, SCHEMA_VERSION, names
 
 SEGMENTS = {"hrm": 8, "transformer": 1, "transformer-flops": 8}
 LAYERS = {"hrm": 24, "transformer": 8, "transformer-flops": 24}
@@ -67,14 +67,10 @@ def build(root: Path, tasks: dict[str, FakeTask], name: str = "tiny", **suite: A
                 status = spec.failed.get((arm, seed), "finished")
                 if not skipped and status != "planned":
                     _run(results / folder, cell, spec, status, name, folder)
+                    found = [{"gate": gate, "result": "passed", "figure": "0 of 200"} for gate in BEFORE]
+                    write_json(results / folder / GATES_FILE, found)
     write_json(results / "cells.json", cells)
     write_json(results / "suite.json", _suite(name, tasks) | suite)
-    write_json(results / "gates.json", [
-        {"task": task, "arm": arm, "gate": gate, "key": "", "result": "passed", "figure": "0 of 200"}
-        for task, spec in tasks.items()
-        for arm in spec.accuracy
-        for gate in BEFORE
-    ])  # fmt: skip
     write_json(results / "references.json", [row for task, spec in tasks.items() for row in _references(task, spec)])
     return results
 

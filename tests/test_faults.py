@@ -228,6 +228,7 @@ def test_when_one_of_two_commands_is_killed_the_other_takes_its_cells(tmp_path):
     assert {row["status"] for row in rows(tmp_path / "results/toy/runs.csv")} == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_holds_is_waited_for(tmp_path, capsys):
     """Its lock alone decides; when it is free again the cell is run."""
     import threading

@@ -38,6 +38,7 @@ def listed(capsys, *arguments: str) -> dict[tuple[str, str], list[str]]:
     return {(name, preset): rest for name, preset, *rest in (line.split() for line in lines)}
 
 
+@pytest.mark.slow
 def test_every_variant_and_preset_stands_there_with_its_costs(capsys):
     rows = listed(capsys, "--task", "parity", "--set", "max_length=8")
     assert set(rows) == {(name, preset) for name in MODELS for preset in PRESETS[name] or ["–"]}
@@ -49,6 +50,7 @@ def test_every_variant_and_preset_stands_there_with_its_costs(capsys):
     assert (int(layers), float(flops)) == (cost.layers_per_segment, pytest.approx(cost.flops_per_segment, rel=1e-3))
 
 
+@pytest.mark.slow
 def test_a_model_that_can_t_run_the_task_says_why(capsys, causal):
     rows = listed(capsys, "--task", "causal")
     refused = " ".join(rows["trm", "mlp"])

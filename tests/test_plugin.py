@@ -57,7 +57,7 @@ def test_the_documented_task_keeps_the_contract(example):
 
 
 def test_a_task_given_by_plugin_appears_in_list_suite_tables_and_report(example, tmp_path):
-    listed = run("list", "tasks", "--plugin", str(example))
+    listed = run("list", "tasks", "--quick", "--plugin", str(example))
     assert "reverse" in listed.stdout
     ran = run(
         *("--suite", "tiny", "--smoke", "--plugin", str(example), "--tasks", "reverse", "--arms", "hrm,transformer"),
@@ -83,7 +83,7 @@ def test_a_file_dropped_into_tasks_appears_too(example, tmp_path):
     shutil.copy(ROOT / "run_benchmarks.py", tmp_path)  # a link would put its target's folder on the path
     shutil.copytree(ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(example, tmp_path / "tasks/reverse.py")
-    assert "reverse" in run("list", "tasks", folder=tmp_path).stdout
+    assert "reverse" in run("list", "tasks", "--quick", folder=tmp_path).stdout
     planned = run("plan", "--suite", "tiny", "--tasks", "reverse", "--arms", "transformer", folder=tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert json.loads(planned.stdout.splitlines()[-1])["tasks"]["reverse"]["arms"]["transformer"]["parameters_core"]
@@ -92,7 +92,7 @@ def test_a_file_dropped_into_tasks_appears_too(example, tmp_path):
 def test_a_broken_plugin_is_one_clear_line(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("import nothing_of_that_name\n")
-    result = run("list", "tasks", "--plugin", str(bad))
+    result = run("list", "tasks", "--quick", "--plugin", str(bad))
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1 and "bad.py: ModuleNotFoundError" in result.stderr
     assert run("list", "tasks", "--plugin", str(tmp_path / "none.py")).returncode == 2

@@ -44,7 +44,7 @@ def peak(n: int, folder) -> int:
     examples, result = scored(n)
     key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
     tracemalloc.start()
-    records.write_score_tables(folder, key, (1, 16), 1.0, {"test": examples}, {"test": result})
+    records.write_score_tables(folder, key, Shifted(), (1, 16), 1.0, {"test": examples}, {"test": result})
     found = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return found
@@ -62,7 +62,7 @@ def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch)
     monkeypatch.setattr(records, "BLOCK_ROWS", 7)
     examples, result = scored(50, 4)
     key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
-    records.write_score_tables(tmp_path, key, (1, 4), 1.0, {"test": examples}, {"test": result})
+    records.write_score_tables(tmp_path, key, Shifted(), (1, 4), 1.0, {"test": examples}, {"test": result})
     found = rows(tmp_path / "examples.csv.gz")
     assert [row["example_id"] for row in found] == examples.ids.tolist()
     assert [row["correct"] for row in found] == [str(int(right)) for right in result.fixed()]
@@ -75,6 +75,6 @@ def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch)
 def test_only_the_table_of_examples_is_packed(tmp_path):
     examples, result = scored(20, 4)
     key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
-    records.write_score_tables(tmp_path, key, (1, 4), 1.0, {"test": examples}, {"test": result})
+    records.write_score_tables(tmp_path, key, Shifted(), (1, 4), 1.0, {"test": examples}, {"test": result})
     assert {path.name for path in tmp_path.iterdir() if path.read_bytes()[:2] == b"\x1f\x8b"} == {"examples.csv.gz"}
     assert [row["segments"] for row in rows(tmp_path / "depth.csv")] == ["1", "4"]

@@ -131,7 +131,7 @@ def reference_search(grid: list[int], side: int) -> tuple[int, int]:
     return search([{d} if d else set(range(1, side + 1)) for d in grid])
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", [pytest.param(9, marks=pytest.mark.slow) if side == 9 else side for side in SIDES])
 def test_solver_proves_what_a_plain_search_finds(side: int, puzzles: dict) -> None:
     digits, _, guesses = (a[:8] for a in puzzles[side])
     for grid, n in zip(digits.tolist(), guesses, strict=True):

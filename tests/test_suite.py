@@ -149,4 +149,7 @@ def test_builtin_suites_are_valid(name):
     document, label = suites.read_suite(name)
     suite = suites.load_suite(document, label)
     assert suite.name == name
-    assert all(entry.primary for entry in suite.tasks.values()), "every task declares its primary comparison"
+    # replicas of a published unequal comparison have no arms that may be compared
+    fair = {task: entry for task, entry in suite.tasks.items() if "-artefact" not in task}
+    assert all(entry.primary for entry in fair.values()), "every task declares its primary comparison"
+    assert not any(entry.primary for task, entry in suite.tasks.items() if task not in fair)

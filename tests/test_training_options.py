@@ -249,7 +249,7 @@ def test_training_stops_when_validation_stops_improving(tmp_path):
     t = trainer(cell(updates=64, recipe=settings))
     validation = Shifted().splits(0, DataFolder())["validation"]
     progress = runner.Progress()
-    runner.train(t, progress, validation, tmp_path, lambda share, text: True)
+    runner.train(t, progress, validation, tmp_path, lambda share, text: True, runner.Options())
     # nothing moves, so the first point is as good as all others
     assert progress.stopped_early and t.updates == 24 and len(progress.curves) == 3
 

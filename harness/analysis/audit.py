@@ -1,7 +1,7 @@
 """Validity gates on what the runs did: budget, selection, depth, halting, missing data, trivial predictors.
 
 They read records and tables alone. The gates on data and models (harness/evaluation/gates.py) left their findings in
-gates.json; both together are gates.csv.
+gates.json of each run folder; both together are gates.csv.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from harness.analysis.results import Suite, read_table
 from harness.errors import BrokenData
 from harness.files import read_json
+from harness.tables import GATES_FILE
 
 Row = dict[str, Any]
 
 PASSED, FAILED, NOT_RUN, INAPPLICABLE = "passed", "failed", "not run", "does not apply"
 
 BEFORE = ("G-leak", "G-dup", "G-data", "G-grad", "G-pos", "G-batch")
-"""Gates that gates.json has, from before the runs."""
+"""Gates on data and untrained models, which each run leaves in its folder."""
 
 COMPARISON = (*BEFORE, "G-budget", "G-select", "G-depth", "G-fallback")
 """Gates that every comparison of two arms needs."""
@@ -52,7 +53,6 @@ class Runs:
 
 def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence[Row]) -> list[Row]:
     """Rows of gates.csv: every gate of every task and arm, in the suite's order."""
-    before = _before(results)
     rows = []
     for task, info in suite.tasks.items():
         finished = [run for run in runs if run["task"] == task and run["status"] == "finished"]
@@ -61,7 +61,8 @@ def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence
             to = match.to if match and match.to in info.arms else info.arms[0]
             own, other = ([run for run in finished if run["arm"] == name] for name in (arm, to))
             here = Runs(suite, results, task, arm, own, other, [r for r in references if r["task"] == task])
-            found = {gate: before.get((task, arm, gate), Found(NOT_RUN, "")) for gate in BEFORE}
+            before = _before(results, own)
+            found = {gate: before.get(gate, Found(NOT_RUN, "")) for gate in BEFORE}
             for gate, check in AFTER.items():
                 found[gate] = check(here) if own else Found(NOT_RUN, "no finished run")
             rows += [
@@ -72,14 +73,19 @@ def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence
     return rows
 
 
-def _before(results: Path) -> dict[tuple[str, str, str], Found]:
-    path = results / "gates.json"
-    if not path.is_file():
-        return {}
-    try:
-        return {(r["task"], r["arm"], r["gate"]): Found(r["result"], r["figure"]) for r in read_json(path)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise BrokenData(f"{path}: {error}; delete it and run the suite again") from None
+def _before(results: Path, runs: Sequence[Row]) -> dict[str, Found]:
+    """What an arm's runs found on data and untrained models, by gate: a failure in any of them, else the first's."""
+    found: dict[str, Found] = {}
+    for run in runs:
+        path = results / run["run_folder"] / GATES_FILE
+        if not path.is_file():
+            continue
+        try:
+            own = {row["gate"]: Found(row["result"], row["figure"]) for row in read_json(path)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BrokenData(f"{path}: {error}; delete the run's folder and run the suite again") from None
+        found |= {gate: one for gate, one in own.items() if gate not in found or one.result == FAILED}
+    return found
 
 
 def closed(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence[str]) -> str:

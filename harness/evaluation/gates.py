@@ -1,14 +1,13 @@
 """Validity gates on data and on untrained models: cheap checks that stand between figures and verdicts.
 
-Each finds a fault that one of the field's public projects had. They run before the cells of a suite, once per task and
-arm, on a few training rows with weights of their own, so they change no cell's numbers. The gates on what the runs did
-(budget, selection, depth, halting, missing data) need no model: harness/analysis/audit.py.
+Each finds a fault that one of the field's public projects had. They are part of every run, on a few training rows with
+weights of their own, so they change none of its numbers; what they found is gates.json of the run's folder. The gates
+on what the runs did (budget, selection, depth, halting, missing data) need no model: harness/analysis/audit.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +17,6 @@ from torch import Tensor
 from harness import seeds
 from harness.cell import Cell
 from harness.evaluation.evaluate import limited
-from harness.files import read_json, write_json
-from harness.plan import Plan, ResolvedArm, TaskPlan
 from harness.recipe import Loop, Recipe
 from harness.training.act import detached, run_segment, wants_to_halt
 from harness.training.batches import DeviceData
@@ -27,16 +24,15 @@ from harness.training.optim import Optimizers
 from models.base import ModelShape, Prediction, ReasoningModel, create_model
 from tasks.base import PAD, Batch, Splits, Task
 
-GATES_VERSION = 2
-"""Raised by a change of what a gate looks at, so that kept findings are found again."""
-
-ROWS = 8
-DEPTH = 3  # segments that the gates on predictions look through
+ROWS, MOST_TOKENS = 8, 400
+DEPTH = 2  # segments that the gates on predictions look through
 EQUAL = 1e-4
 """Outputs closer than this share of their largest value are equal: rounding moves them by 1e-6 in float32."""
 LARGEST_MOVED = 50_000_000
 DEAD = 0.01
 """Largest share of parameters without gradient: as close as arms are matched."""
+
+OF_MODELS = ("G-leak", "G-pos", "G-batch", "G-grad")
 
 PASSED, FAILED, INAPPLICABLE = "passed", "failed", "does not apply"
 
@@ -46,48 +42,51 @@ class Finding(NamedTuple):
     figure: str
 
 
-def run(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """Check every task and arm of the plan and write `gates.json`; what is known of the same cell is kept."""
-    path = folder / "gates.json"
-    known = read_json(path) if path.is_file() else []
-    rows: list[dict[str, Any]] = []
-    for name, task in plan.tasks.items():
-        if task.skipped is not None:
-            continue
-        firsts = {cell.arm: cell for cell in reversed(plan.cells) if cell.task == name}
-        fresh = {arm: cell for arm, cell in firsts.items() if not _kept(known, name, arm, cell)}
-        rows += [row for arm, cell in firsts.items() if arm not in fresh for row in _kept(known, name, arm, cell)]
-        if fresh:
-            splits = task.data[min(task.data)].load()
-            of_data = dict(data_gates(task, splits))
-            for arm, cell in fresh.items():
-                found = of_data | dict(model_gates(task, task.arms[arm], splits, torch.device(plan.device.value)))
-                rows += [
-                    {"task": name, "arm": arm, "gate": gate, "key": _key(cell), **finding._asdict()}
-                    for gate, finding in found.items()
-                ]
-    mine = {(row["task"], row["arm"]) for row in rows}
-    rows += [row for row in known if (row["task"], row["arm"]) not in mine]
-    write_json(path, rows)
-    return rows
+def check(
+    cell: Cell, task: Task, splits: Splits, references: Sequence[Mapping[str, Any]], device: torch.device
+) -> list[dict[str, str]]:
+    """What a run folder's gates.json holds: a finding per gate. A gate that raises has failed, with what it raised."""
+    solved = {row["split"]: row["value"] for row in references if row["kind"] == "ceiling" and row["metric"] == "exact"}
+    gates: dict[str, Callable[[], Finding]] = {
+        "G-dup": lambda: duplicates(task, splits),
+        "G-data": lambda: labels(task, splits, solved),
+    }
+    try:
+        model, rows = _untrained(cell, task, splits, device)
+    except Exception as error:
+        gates |= dict.fromkeys(OF_MODELS, lambda error=error: _raised(error))
+    else:
+        gates |= {
+            "G-leak": lambda: leak(task, model, rows),
+            "G-pos": lambda: positions(model, rows),
+            "G-batch": lambda: mates(cell.loop, model, rows),
+            "G-grad": lambda: gradients(cell.loop, cell.recipe, task, model, rows),
+        }
+    return [{"gate": gate, **_found(find)._asdict()} for gate, find in gates.items()]
 
 
-def _key(cell: Cell) -> str:
-    return f"{cell.id}-{GATES_VERSION}"
+def _found(find: Callable[[], Finding]) -> Finding:
+    try:
+        return find()
+    except Exception as error:
+        return _raised(error)
 
 
-def _kept(known: list[dict[str, Any]], task: str, arm: str, cell: Cell) -> list[dict[str, Any]]:
-    return [row for row in known if (row["task"], row["arm"], row["key"]) == (task, arm, _key(cell))]
+def _raised(error: Exception) -> Finding:
+    return Finding(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _untrained(cell: Cell, task: Task, splits: Splits, device: torch.device) -> tuple[ReasoningModel, Batch]:
+    """A model of the cell's with weights of its own, and a few training rows, fewer where they are long."""
+    generator = torch.Generator().manual_seed(seeds.key(cell.task, cell.arm, "gates"))
+    model = create_model(cell.model, cell.config, ModelShape.of(task), generator=generator)
+    unsettle(model, generator)
+    examples = limited(splits["train"], max(2, min(ROWS, MOST_TOKENS // task.sequence_length)))
+    rows = DeviceData(examples, device).rows(torch.arange(len(examples), device=device))
+    return model.to(device), rows
 
 
 # -- data ----------------------------------------------------------------------------------------------------------
-
-
-def data_gates(planned: TaskPlan, splits: Splits) -> Iterator[tuple[str, Finding]]:
-    data = planned.data[min(planned.data)]
-    solved = [row for row in data.references if row["kind"] == "ceiling" and row["metric"] == "exact"]
-    yield "G-dup", duplicates(planned.task, splits)
-    yield "G-data", labels(planned.task, splits, {row["split"]: row["value"] for row in solved})
 
 
 def duplicates(task: Task, splits: Splits) -> Finding:
@@ -125,24 +124,6 @@ def labels(task: Task, splits: Splits, solved: dict[str, float | None]) -> Findi
 
 
 # -- models --------------------------------------------------------------------------------------------------------
-
-
-def model_gates(
-    planned: TaskPlan, arm: ResolvedArm, splits: Splits, device: torch.device
-) -> Iterator[tuple[str, Finding]]:
-    """What an arm must do whatever its weights are, on ROWS training rows."""
-    task = planned.task
-    shape = ModelShape.of(task)
-    generator = torch.Generator().manual_seed(seeds.key(planned.name, arm.name, "gates"))
-    model = create_model(arm.model, arm.config, shape, generator=generator)
-    unsettle(model, generator)
-    model.to(device)
-    examples = limited(splits["train"], ROWS)
-    rows = DeviceData(examples, device).rows(torch.arange(len(examples), device=device))
-    yield "G-leak", leak(task, model, rows)
-    yield "G-pos", positions(model, rows)
-    yield "G-batch", mates(arm.loop, model, rows)
-    yield "G-grad", gradients(arm.loop, planned.recipe, task, model, rows)
 
 
 @torch.no_grad()
@@ -236,7 +217,7 @@ def _moves(gradient: Tensor | None) -> bool:
 
 
 def gradients(loop: Loop, recipe: Recipe, task: Task, model: ReasoningModel, batch: Batch) -> Finding:
-    """Every counted parameter is in an optimizer and gets a gradient over the segments of one example."""
+    """Every counted parameter is in an optimizer and gets a gradient over an example's first segments."""
     optimizers = Optimizers(model, recipe.optimizer, recipe.puzzle_optimizer, recipe.schedule, recipe.clip)
     stepped = {id(p) for o, _ in optimizers.optimizers for group in o.param_groups for p in group["params"]}
     model.zero_grad(set_to_none=True)
@@ -246,11 +227,12 @@ def gradients(loop: Loop, recipe: Recipe, task: Task, model: ReasoningModel, bat
     state = model.initial_state(batch, torch.arange(rows, device=batch.inputs.device))
     steps = torch.zeros(rows, dtype=torch.int32, device=batch.inputs.device)
     attached = torch.zeros((), device=batch.inputs.device)
-    for segment in range(1, loop.segments + 1):
+    last = min(loop.segments, max(DEPTH, loop.rollout, model.config.segment_heads))
+    for segment in range(1, last + 1):
         steps = steps + 1
         state, _, losses = run_segment(loop, task, model, state, batch, steps, recipe.loss, weights=weights)
         attached = attached + losses.total
-        if loop.detach or segment % loop.rollout == 0 or segment == loop.segments:
+        if loop.detach or segment % loop.rollout == 0 or segment == last:
             attached.backward()
             state, attached = detached(state), torch.zeros((), device=batch.inputs.device)
     left = {

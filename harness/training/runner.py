@@ -17,13 +17,14 @@ from harness import seeds
 from harness.cell import Cell
 from harness.cost import measure
 from harness.data import DataSet
+from harness.evaluation import gates
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
 from harness.evaluation.records import write_run_tables
 from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
 from harness.files import sweep, write_json, write_text
 from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
-from harness.tables import TRACE_FILE
+from harness.tables import GATES_FILE, TRACE_FILE
 from harness.training import checkpoint
 from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
 from harness.training.trainer import Diverged, Trainer
@@ -133,6 +134,7 @@ def run_cell(
     shown = chosen(scored["test"])
     found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
     write_text(folder / TRACE_FILE, json.dumps(document(task, shown, found), separators=(",", ":")))
+    write_json(folder / GATES_FILE, gates.check(cell, task, splits, data.references, device))
     record = _record(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
