@@ -7,6 +7,7 @@ on what the runs did (budget, selection, depth, halting, missing data) need no m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ def check(
     try:
         model, rows = _untrained(cell, task, splits, device)
     except Exception as error:
-        gates |= dict.fromkeys(OF_MODELS, lambda error=error: _raised(error))
+        raised = _raised(error)
+        gates |= dict.fromkeys(OF_MODELS, lambda: raised)
     else:
         gates |= {
             "G-leak": lambda: leak(task, model, rows),
@@ -132,8 +134,8 @@ def unsettle(model: ReasoningModel, generator: torch.Generator) -> None:
     and attention that begins weak hides positions. Huge puzzle tables stay as they are."""
     for parameter in model.parameters():
         if parameter.numel() <= LARGEST_MOVED:
-            size = 0.5 / parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 0.1
-            parameter += size * torch.randn(parameter.shape, generator=generator)
+            size = 0.5 / math.sqrt(parameter.shape[-1]) if parameter.dim() > 1 else 0.1
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
 
 
 @torch.no_grad()
