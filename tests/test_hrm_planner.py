@@ -178,6 +178,7 @@ def test_the_residual_factor_decides_the_outputs_and_is_saved_with_the_weights(t
     assert torch.equal(logits(again), logits(model))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits():
     whole, first = planner_trainer(6, ema=0.9), planner_trainer(6, ema=0.9)
     for _ in range(3):
@@ -305,6 +306,7 @@ def test_as_a_reference_it_gets_opponents_of_ordinary_shape(rule, model, loop):
     assert 1.5 < found.config.inner / found.config.hidden < 3
 
 
+@pytest.mark.slow
 def test_its_looped_opponent_is_as_near_as_whole_loops_come():
     """A loop is all of the core once: with 2 H cycles of 2 + 1 calls it does 2 · (2 · 1 + 9) / 10 = 2.2 of them."""
     found = matched("inference_flops", "looped", LOOP)
