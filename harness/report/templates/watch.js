@@ -116,7 +116,7 @@
     else lines.push(`after ${now.segment} of ${own.answers.length} segments (trained with ${who.trained})`);
     const differing = found.columns ? now.answer.filter((_, k) => wrong(k)).length : 0;
     const right = Boolean(own.right[now.segment - 1]);
-    const verdict = right ? "right" : differing ? `${differing} positions differ from the label` : "not right";
+    const verdict = right ? "right" : differing ? `${differing} position${differing > 1 ? "s differ" : " differs"} from the label` : "not right";
     lines.push(verdict);
     if (own.q_halt) {
       const q = own.q_halt[now.segment - 1];
