@@ -35,6 +35,8 @@ NOT_JUDGED = {
 }
 """Problems, by task id, whose own program can't pass its own assertions where programs answer with plain values."""
 SPLITS = {"train": range(601, 975), "validation": range(511, 601), "test": range(11, 511)}
+HELD_OUT: dict[str, tuple[str, ...]] = {"train": ("validation", "test"), "validation": ("test",), "test": ()}
+"""Splits whose problems a split leaves out: three of the official training problems are asked in the test, too."""
 KEYS = {"text": str, "code": str, "task_id": int, "test_list": list, "test_setup_code": str}
 
 
@@ -57,7 +59,9 @@ class Mbpp(CodeTask):
     def items(self, split: str, data: DataFolder) -> list[Item]:
         known_split(self.name, split, SPLITS)
         rows = {row["task_id"]: row for row in _read(data)}
-        return [item for i in SPLITS[split] if i not in NOT_JUDGED and (item := _item(rows[i])) is not None]
+        held_out = {rows[i]["text"].strip() for other in HELD_OUT[split] for i in SPLITS[other]}
+        kept = [i for i in SPLITS[split] if i not in NOT_JUDGED and rows[i]["text"].strip() not in held_out]
+        return [item for i in kept if (item := _item(rows[i])) is not None]
 
     def notes(self, splits: Splits) -> list[str]:
         kept = ", ".join(f"{len(splits[name])} of {len(ids)} {name}" for name, ids in SPLITS.items())
