@@ -389,6 +389,7 @@ def reproduce(
     if tested is None:
         reproducing.compute(claim)
         return
+    ending = None
     try:
         run(
             suite=tested.suite,
@@ -403,8 +404,11 @@ def reproduce(
             reports=reports,
             data=data,
         )
-    finally:
-        reproducing.say_verdict(claim, results / (tested.suite + "-smoke" * smoke))
+    except typer.Exit as exit_:  # some cells failed or are left: the tables are made of the others
+        ending = exit_
+    reproducing.say_verdict(claim, results / (tested.suite + "-smoke" * smoke))
+    if ending is not None:
+        raise ending
 
 
 @app.command()

@@ -83,7 +83,7 @@ def lacking(results: Path) -> Iterator[str]:
     from harness.training.device import cpu_flags
 
     if not torch.cuda.is_available():
-        yield "a CUDA GPU: suites small and medium take days instead of hours"
+        yield "a CUDA GPU: suites small and medium need one"
         if cpu_flags() and not cpu_flags() & {"amx_bf16", "avx512_bf16"}:
             yield "bfloat16 instructions: float32 is used"
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):

@@ -306,7 +306,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("low", "float", "Lower end of the paired 95 % interval over seeds and examples."),
         ("high", "float", "Upper end."),
         ("p", "float", "Two-sided p of the interval's procedure: 1 − the largest confidence that leaves out zero."),
-        ("p_adjusted", "float", "Holm over the primary comparisons with enough seeds; decides. Empty for others."),
+        (
+            "p_adjusted",
+            "float",
+            "Holm over the primary comparisons with enough seeds and open gates; decides.",
+        ),
         ("p_sign_flip", "float", "Exact two-sided sign-flip test over seeds; beside the verdict, not behind it."),
         (
             "p_equivalence",

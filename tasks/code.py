@@ -37,6 +37,7 @@ class CodeTask(Task):
 
     exact_means: ClassVar[str] = "on test the written program passes the hidden check, run in a sandbox"
     difficulty_unit: ClassVar[str] = "tokens of the solution"
+    whole_program: ClassVar[bool] = False  # the answer stands alone, rather than going on from the prompt's function
     floor_note: ClassVar[str] = (
         "the best of: most frequent solution, solution of the training prompt with the most tokens in common, and what "
         "every task has; each run in the sandbox"
@@ -220,8 +221,10 @@ def _judged(task: CodeTask, problems: Sequence[Problem], completions: Sequence[s
     keys = [(problem.prompt, completion, problem.test, task.timeout) for problem, completion in pairs]
     new = {key: Program(*pair) for key, pair in zip(keys, pairs, strict=True) if key not in _KNOWN}
     found = shared.judge(list(new.values()), task.timeout)
-    _KNOWN.update({key: verdict.result for key, verdict in zip(new, found, strict=True)})
-    return [_KNOWN[key] for key in keys]
+    results = {key: verdict.result for key, verdict in zip(new, found, strict=True)}
+    # a loaded machine may time out what passes at another time
+    _KNOWN.update({key: result for key, result in results.items() if result == "passed" or "failed" in result})
+    return [_KNOWN.get(key) or results[key] for key in keys]
 
 
 # -- floors --------------------------------------------------------------------------------------------------------
@@ -245,7 +248,8 @@ class _PromptsOnly:
 
 def _solutions(train: Examples) -> list[np.ndarray]:
     """Each training row's solution with its end."""
-    return [row[row != PAD] for row in train.labels]
+    starts = train.facts["prompt_length"] - 1
+    return [row[start:][row[start:] != PAD] for row, start in zip(train.labels, starts, strict=True)]
 
 
 def _placed(solutions: Sequence[np.ndarray], examples: Examples) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Prompt: a docstring with the text and the first assertion, so that the function's name is known; answer: the program;
 check: all assertions. Official splits by task id: few-shot examples 1–10 (left out), test 11–510, validation 511–600,
-train 601–974. Six problems can't be judged by plain values and are left out, see NOT_JUDGED.
+train 601–974. Six problems can't be judged by plain values and are left out, see NOT_JUDGED; three of training are
+asked in the test, too, and are left out of training.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Mbpp(CodeTask):
     real_data: ClassVar[bool] = True
     files: ClassVar[tuple[str, ...]] = (FILE,)
     hub: ClassVar[str] = HUB
+    whole_program: ClassVar[bool] = True
     contract_settings: ClassVar[dict[str, Any]] = {"max_tokens": 130}
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
@@ -65,7 +67,8 @@ class Mbpp(CodeTask):
 
     def notes(self, splits: Splits) -> list[str]:
         kept = ", ".join(f"{len(splits[name])} of {len(ids)} {name}" for name, ids in SPLITS.items())
-        return [f"MBPP: {kept} problems fit into {self.max_tokens} tokens and can be judged by plain values."]
+        judged = "can be judged by plain values and are not asked in a held-out split, too"
+        return [f"MBPP: {kept} problems fit into {self.max_tokens} tokens, {judged}."]
 
     def canonical(self, examples: Any) -> np.ndarray:
         """The text of the problem, whatever assertion stands beside it."""

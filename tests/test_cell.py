@@ -10,15 +10,16 @@ import pytest
 import torch
 from test_cli import ROOT
 from test_running import rows
-from toys import Shifted, cell, trainer
+from toys import SMALL, Shifted, cell, trainer
 
 from harness import data, store
 from harness.evaluation.evaluate import evaluate, limited
 from harness.files import read_json
 from harness.recipe import Loop
 from harness.training import runner
-from harness.training.trainer import Diverged
-from tasks.base import TASKS, DataFolder
+from harness.training.trainer import Diverged, build_model, compile_model
+from models.base import ModelShape
+from tasks.base import TASKS, DataFolder, create_task
 
 
 @pytest.fixture
@@ -165,6 +166,26 @@ def test_every_cell_of_a_process_is_compiled_and_learns_as_the_eager_one_does():
                 t.advance()
             losses.append(t.window().loss)
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_arm_writes_what_the_eager_one_writes():
+    """Batches shrink as rows are done: compiled anew for each size, the run would end at the limit of variants."""
+    import shutil
+
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("torch.compile needs a C compiler on CPU")
+    task = create_task("arithmetic-proofs", {"form": "causal", "labels": "random", "max_target": 99, "ood_targets": 0})
+    splits = task.splits(0, DataFolder())
+    written = []
+    for engine in ("eager", "compiled"):
+        chosen = cell("looped", "looped", config={**SMALL, "layers": 2, "loops": 2}, engine=engine)
+        model = build_model(chosen, ModelShape.of(task))
+        if engine == "compiled":
+            compile_model(model)
+        found = evaluate(model, task, chosen.loop, splits["test"], segments=3, batch_size=7, write=True)
+        written.append(found.answers)
+    assert (written[0] == written[1]).all()
 
 
 def test_a_rollout_must_divide_the_segments():

@@ -88,6 +88,15 @@ def test_better_everywhere_supports_and_better_somewhere_is_mixed(evidence: Call
     assert verdict(of, measure=pair, tasks=["elsewhere"])["reason"] == "not measured in this suite"
 
 
+def test_a_claim_on_all_of_several_parts_is_open_while_one_is_not_measured(evidence: Callable[..., Evidence]) -> None:
+    of, pair = evidence(), ["hrm", "transformer"]
+    one = verdict(of, measure={"difference": [pair, ["hrm", "looped"]]}, tasks=["clear"], all=True)
+    assert one["verdict"] == "cannot tell" and "hrm against looped" in one["reason"]
+    two = verdict(of, measure={"difference": [pair]}, tasks=["clear", "maze-*"], all=True)
+    assert two["verdict"] == "cannot tell" and "maze-*" in two["reason"]
+    assert verdict(of, measure={"difference": [pair]}, tasks=["clear"], all=True)["verdict"] == "supported"
+
+
 def test_thresholds_and_bands_of_a_difference(evidence: Callable[..., Evidence]) -> None:
     of, pair = evidence(), [["hrm", "transformer"]]
     assert verdict(of, measure={"difference": pair, "at_least": 0.1}, tasks=["clear"])["verdict"] == "supported"

@@ -118,6 +118,43 @@ def test_dependence_on_batch_mates_is_found(hrm: ReasoningModel, batch: Batch) -
     assert gates.mates(LOOP, mixed, batch).result == "failed"
 
 
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_few_rows_are_mates_enough_and_one_is_said_to_be_too_few(hrm: ReasoningModel, batch: Batch, rows: int) -> None:
+    few = batch.map(lambda tensor: tensor[:rows])
+    assert gates.mates(LOOP, hrm, few).result == "passed"
+    mixed = Changed(hrm, lambda logits, b: logits + logits.mean(0))
+    assert gates.mates(LOOP, mixed, few).result == "failed"
+    assert gates.mates(LOOP, hrm, batch.map(lambda tensor: tensor[:1])).result == "not run"
+
+
+def test_labels_that_are_the_next_inputs_are_a_leak_without_a_mask(
+    task: Task, hrm: ReasoningModel, batch: Batch
+) -> None:
+    shifted = Batch(batch.inputs, torch.nn.functional.pad(batch.inputs[:, 1:], (0, 1)), batch.puzzle_ids, batch.facts)
+    assert gates.leak(task, hrm, shifted).result == "failed"
+
+
+def test_a_learning_rate_that_trains_nothing_counts_as_none(task: Task, hrm: ReasoningModel, batch: Batch) -> None:
+    recipe = Recipe.model_validate({"optimizer": {"factors": {"H_level": 1e-12}}})
+    found = gates.gradients(LOOP, recipe, task, hrm, batch)
+    assert found.result == "failed" and "H_level" in found.figure
+
+
+def test_corrupted_inputs_may_stand_in_training(task: Task, splits: Splits) -> None:
+    assert gates.duplicates(task, splits | {"ood-corrupted-0.1": splits["train"]}).result == "passed"
+
+
+def test_a_gate_without_memory_did_not_run_and_one_that_raises_failed() -> None:
+    def short() -> gates.Finding:
+        raise MemoryError("no room")
+
+    def broken() -> gates.Finding:
+        raise ValueError("it broke")
+
+    assert gates._found(short).result == "not run"
+    assert gates._found(broken) == gates.Finding("failed", "ValueError: it broke")
+
+
 def test_parameters_that_never_learn_are_found(task: Task, hrm: ReasoningModel, batch: Batch) -> None:
     found = gates.gradients(LOOP, Recipe(), task, hrm, batch)
     assert found.result == "passed", found.figure

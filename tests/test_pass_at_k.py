@@ -84,6 +84,11 @@ def test_a_pretrained_model_writes_the_same_for_the_same_seed(llama: Path) -> No
     assert model.about["parameters"] > 0
 
 
+def test_a_language_model_is_not_asked_for_whole_programs(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="whole program"):
+        complete(f"hf:{llama}", Ask(task="mbpp"), DataFolder(), tmp_path / "out")
+
+
 def test_completions_end_at_the_next_thing_at_the_margin_and_chats_give_their_code_block(llama: Path) -> None:
     plain, chat = Pretrained(str(llama)), Pretrained(str(llama), chat=True)
     assert plain._completion("    return 1\n\ndef other():\n    pass\n") == "    return 1\n"

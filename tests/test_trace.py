@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from harness import cli
 from harness.analysis.traces import read_traces
-from harness.data import prepare
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.trace import AttentionRecorder, Trace, chosen, document, trace
 from harness.recipe import ONE_PASS, Loop
@@ -240,14 +239,6 @@ def test_every_grid_task_fills_its_lines() -> None:
         assert task.answer_length == task.sequence_length
 
 
-def test_prepared_data_are_not_touched(tmp_path: Path) -> None:
-    """`parse` of a task shares no arrays with its splits."""
-    task = create_task("sudoku-4", SUDOKU)
-    before = prepare(task, 0, DataFolder(), tmp_path).load()["test"].digest()
-    task.parse(TYPED["sudoku-4"])
-    assert prepare(task, 0, DataFolder(), tmp_path).load()["test"].digest() == before
-
-
 def test_written_proofs_are_traced_as_they_are_judged() -> None:
     task, test = small("arithmetic-proofs", form="causal", labels="random", max_target=99, ood_targets=0)
     model = model_for(task)
@@ -258,3 +249,28 @@ def test_written_proofs_are_traced_as_they_are_judged() -> None:
     length = test.facts["prompt_length"][0]
     assert (found.answers[0, 1, length - 1 :] == judged.answers[0, length - 1 :]).all()
     assert (found.answers[0, 1, : length - 1] == 0).all()
+
+
+def test_the_question_of_a_text_is_its_prompt() -> None:
+    task, test = small("arithmetic-proofs", form="causal", max_target=99, ood_targets=0)
+    found = trace(model_for(task), task, LOOP, test[:3], 1)
+    for i, row in enumerate(document(task, test[:3], found)["examples"]):
+        assert row["input"] == str(test.facts["target"][i])
+
+
+def test_what_is_not_finite_stays_json() -> None:
+    task, test = small("sudoku-4", **SUDOKU)
+    found = Trace(1, test.labels[:1, None].astype(np.int64), np.ones((1, 1), bool), np.full((1, 1), np.nan), None)
+    (row,) = document(task, test[:1], found)["examples"]
+    assert row["q_halt"] == [None]
+
+
+def test_a_row_of_a_split_is_solved_with_its_own_noise() -> None:
+    task, test = small("sudoku-4", **SUDOKU)
+    model = model_for(task, "hrm-proof")
+    assert model.stochastic
+    whole = trace(model, task, LOOP, test[:6], 2, inside=True).states["z_H"][5]
+    alone = trace(model, task, LOOP, test[5:6], 2, inside=True, first=5).states["z_H"][0]
+    np.testing.assert_allclose(alone, whole, atol=1e-4)
+    other = trace(model, task, LOOP, test[5:6], 2, inside=True).states["z_H"][0]
+    assert np.abs(other - whole).max() > 0.1

@@ -79,7 +79,8 @@ def _before(results: Path, runs: Sequence[Row]) -> dict[str, Found]:
     for run in runs:
         path = results / run["run_folder"] / GATES_FILE
         if not path.is_file():
-            continue
+            why = f"{run['run_folder']} is of a version without gates: delete it and run the suite again"
+            return dict.fromkeys(BEFORE, Found(NOT_RUN, why))
         try:
             own = {row["gate"]: Found(row["result"], row["figure"]) for row in read_json(path)}
         except (ValueError, KeyError, TypeError) as error:
@@ -95,7 +96,8 @@ def closed(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence
         for arm in arms:
             row = state.get((gate, arm))
             if row is None or row["result"] == NOT_RUN:
-                return f"gate {gate} did not run for {arm}"
+                why = f": {row['figure']}" if row and row["figure"] else ""
+                return f"gate {gate} did not run for {arm}{why}"
             if row["result"] == FAILED:
                 return f"gate {gate} failed for {arm}: {row['figure']}"
     return ""
@@ -108,6 +110,8 @@ def budget(of: Runs) -> Found:
     """The same data, batch and updates as the reference, or by its rule the same training FLOPs; sizes as matched."""
     others = {run["seed"]: run for run in of.reference}
     problems = []
+    if not any(run["seed"] in others for run in of.own):
+        return Found(NOT_RUN, "no finished run of the arm that it is compared with")
     rule = match.rule if (match := of.suite.arms[of.arm].match) else None
     for run in of.own:
         other = others.get(run["seed"])
@@ -129,6 +133,8 @@ def budget(of: Runs) -> Found:
     distinct = _range([run["examples_distinct"] for run in of.own])
     updates = _range([run["updates"] for run in of.own])
     figure = f"{updates} updates of {first['batch_size']}; {seen} examples seen, {distinct} distinct; no tuning trials"
+    if rule is not None and first["match_error_flops"] is not None:
+        figure += f"; FLOPs per answer {first['match_error_flops']:+.1%}"
     return Found(FAILED if problems else PASSED, "; ".join([*dict.fromkeys(problems), figure]))
 
 

@@ -158,6 +158,8 @@ def join(claim: Claim, of: Evidence, outcomes: Sequence[Outcome]) -> tuple[str, 
         reasons = dict.fromkeys(f"{o.where}: {o.why}" for o in outcomes)
         return CANNOT_TELL, "; ".join(reasons)
     against = [o for o in decided if not o.holds]
+    if claim.all and not against and (absent := _absent(claim, outcomes)):
+        return CANNOT_TELL, f"holds in {_places(decided)}; not measured: {', '.join(absent)}, which it needs, too"
     open_ = f"; open on {len(outcomes) - len(decided)} more" if len(decided) < len(outcomes) else ""
     if not against:
         if claim.all and open_:
@@ -166,6 +168,16 @@ def join(claim: Claim, of: Evidence, outcomes: Sequence[Outcome]) -> tuple[str, 
     if claim.all or len(against) == len(decided):
         return REFUTED, f"does not hold in {_places(against)}{open_}"
     return CANNOT_TELL, f"holds in {_places([o for o in decided if o.holds])}, not in {_places(against)}{open_}"
+
+
+def _absent(claim: Claim, outcomes: Sequence[Outcome]) -> list[str]:
+    """Tasks and pairs of arms that a claim on all of them names and no outcome speaks of."""
+    tasks = {o.where.split(" (")[0] for o in outcomes}
+    absent = [pattern for pattern in claim.tasks if not any(fnmatchcase(task, pattern) for task in tasks)]
+    pairs = {frozenset(o.arms) for o in outcomes}
+    return absent + [
+        " against ".join(pair) for pair in (claim.measure or {}).get("difference", ()) if frozenset(pair) not in pairs
+    ]
 
 
 def _places(outcomes: Sequence[Outcome]) -> str:

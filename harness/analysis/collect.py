@@ -86,7 +86,7 @@ def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:
     folder = results / cell.run_folder
     record = folder / "record.json"
     if not record.is_file():
-        if folder.is_dir():
+        if (folder / "cell.json").is_file():
             return _empty_row(suite, cell, "interrupted", "started, not finished; run the suite again to go on")
         return _empty_row(suite, cell, "planned", "not started yet; run the suite again")
     try:

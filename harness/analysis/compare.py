@@ -1,8 +1,8 @@
 """Levels, paired comparisons and their verdicts: the one place where "better" is decided.
 
 The deciding procedure is the crossed interval of the paired difference. For the primary comparisons, which the suite
-fixes before the run, its p is adjusted by Holm over the suite's primary comparisons that have enough seeds. The exact
-sign-flip test over seeds stands beside it and decides nothing.
+fixes before the run, its p is adjusted by Holm over the suite's primary comparisons that have enough seeds and open
+gates. The exact sign-flip test over seeds stands beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -149,10 +149,18 @@ def comparisons(
         shifted = [split for split in answers.splits() if split not in ("test", primary.split)]
         pairs += [("secondary", Primary(arms=primary.arms, split=split)) for split in shifted]
     for pair in combinations(info.arms, 2):
-        if not (primary and set(pair) == set(primary.arms) and (primary.metric, primary.split) == ("exact", "test")):
+        if not (primary and set(pair) == set(primary.arms) and _asked(primary) == PLAIN):
             pairs.append(("secondary", Primary(arms=pair)))
     for role, pair_of in pairs:
         yield _compare(suite, task, role, pair_of, runs, answers, floors.get(pair_of.split))
+
+
+PLAIN = ("exact", "test", "fixed")
+"""What every two arms are compared by."""
+
+
+def _asked(pair: Primary) -> tuple[str, str, str]:
+    return pair.metric, pair.split, pair.stopping
 
 
 def _compare(

@@ -176,6 +176,9 @@ def depths(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outc
         if not frames:
             continue
         trained = segments.pop()
+        deepest = int(frames[0]["correct_by_segment"].str.len().max())
+        if "last" in (asked["to"], asked["from"]) and deepest <= trained:
+            continue  # nothing was recorded beyond the trained depth
         matrices = []
         for name in (asked["to"], asked["from"]):
             if name in ("model", "oracle"):

@@ -223,7 +223,7 @@ def read_tables(results: Path) -> Tables:
     small = [table for table in TABLES if table in Tables.__annotations__]
     for table in (*small, "examples"):
         if not (results / table_file(table)).is_file():
-            raise UserError(f"{results / table_file(table)}: no such file; collect the suite first")
+            raise UserError(f"{results / table_file(table)}: no such file; make it with report --suite {suite.name}")
     return Tables(
         suite=suite,
         **{table: read_table(results / table_file(table), table) for table in small},

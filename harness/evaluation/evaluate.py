@@ -116,8 +116,9 @@ def evaluate(
     judge what it wrote; without, all positions are asked at once, given the label's tokens before each, which is a
     lower bound. Token accuracy is always of the latter kind, and halting decisions come from the prompt alone.
 
-    Shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and results leave the
-    device once per batch. `tick` is called with the share done, 0 to 1, after each batch, and may raise to stop.
+    Unless text is written, shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and
+    results leave the device once per batch. `tick` is called with the share done, 0 to 1, after each batch, and may
+    raise to stop.
     """
     device = next(model.parameters()).device
     n = len(examples)
@@ -165,7 +166,10 @@ def evaluate(
     model.train(was_training)
     answers, judgements = whole.get("answer"), None  # [N, M, A]
     if answers is not None and task.executes:
-        by_depth = [task.judgements(examples, answers[:, i]) for i in range(depth)]
+        by_depth = []
+        for i in range(depth):
+            by_depth.append(task.judgements(examples, answers[:, i]))
+            tick(1.0)
         whole["correct"] = np.array(by_depth).T == "passed"
         judgements = by_depth[trained - 1]
     return Evaluation(

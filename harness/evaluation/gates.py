@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from harness import seeds
+from harness.axes import CORRUPTED
 from harness.cell import Cell
+from harness.data import DataSet
 from harness.evaluation.evaluate import limited
 from harness.recipe import Loop, Recipe
 from harness.training.act import detached, run_segment, wants_to_halt
@@ -25,17 +28,19 @@ from harness.training.optim import Optimizers
 from models.base import ModelShape, Prediction, ReasoningModel, create_model
 from tasks.base import PAD, Batch, Splits, Task
 
-ROWS, MOST_TOKENS = 8, 400
+ROWS, FEWEST_ROWS, MOST_TOKENS = 8, 3, 400
 DEPTH = 2  # segments that the gates on predictions look through
 EQUAL = 1e-4
 """Outputs closer than this share of their largest value are equal: rounding moves them by 1e-6 in float32."""
 LARGEST_MOVED = 50_000_000
+FROZEN = 1e-6
+"""A learning-rate factor below this trains nothing."""
 DEAD = 0.01
 """Largest share of parameters without gradient: as close as arms are matched."""
 
 OF_MODELS = ("G-leak", "G-pos", "G-batch", "G-grad")
 
-PASSED, FAILED, INAPPLICABLE = "passed", "failed", "does not apply"
+PASSED, FAILED, NOT_RUN, INAPPLICABLE = "passed", "failed", "not run", "does not apply"
 
 
 class Finding(NamedTuple):
@@ -43,15 +48,14 @@ class Finding(NamedTuple):
     figure: str
 
 
-def check(
-    cell: Cell, task: Task, splits: Splits, references: Sequence[Mapping[str, Any]], device: torch.device
-) -> list[dict[str, str]]:
-    """What a run folder's gates.json holds: a finding per gate. A gate that raises has failed, with what it raised."""
-    solved = {row["split"]: row["value"] for row in references if row["kind"] == "ceiling" and row["metric"] == "exact"}
-    gates: dict[str, Callable[[], Finding]] = {
-        "G-dup": lambda: duplicates(task, splits),
-        "G-data": lambda: labels(task, splits, solved),
-    }
+def check(cell: Cell, task: Task, splits: Splits, data: DataSet, device: torch.device) -> list[dict[str, str]]:
+    """What a run folder's gates.json holds: a finding per gate. A gate that raises has failed, with what it raised;
+    where the machine is at fault (memory, disk) it did not run."""
+    of_data = _DATA_GATES.get(data.path)
+    if of_data is None:
+        _DATA_GATES.clear()
+        of_data = _DATA_GATES[data.path] = data_gates(task, splits, data.references)
+    gates: dict[str, Callable[[], Finding]] = {}
     try:
         model, rows = _untrained(cell, task, splits, device)
     except Exception as error:
@@ -64,7 +68,12 @@ def check(
             "G-batch": lambda: mates(cell.loop, model, rows),
             "G-grad": lambda: gradients(cell.loop, cell.recipe, task, model, rows),
         }
-    return [{"gate": gate, **_found(find)._asdict()} for gate, find in gates.items()]
+    found = of_data | {gate: _found(find) for gate, find in gates.items()}
+    return [{"gate": gate, **finding._asdict()} for gate, finding in found.items()]
+
+
+_DATA_GATES: dict[Path, dict[str, Finding]] = {}
+"""What the last data set of this process gave: the arms of a task follow one another."""
 
 
 def _found(find: Callable[[], Finding]) -> Finding:
@@ -75,7 +84,8 @@ def _found(find: Callable[[], Finding]) -> Finding:
 
 
 def _raised(error: Exception) -> Finding:
-    return Finding(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+    machine = isinstance(error, (MemoryError, torch.OutOfMemoryError, OSError))
+    return Finding(NOT_RUN if machine else FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _untrained(cell: Cell, task: Task, splits: Splits, device: torch.device) -> tuple[ReasoningModel, Batch]:
@@ -83,7 +93,7 @@ def _untrained(cell: Cell, task: Task, splits: Splits, device: torch.device) -> 
     generator = torch.Generator().manual_seed(seeds.key(cell.task, cell.arm, "gates"))
     model = create_model(cell.model, cell.config, ModelShape.of(task), generator=generator)
     unsettle(model, generator)
-    examples = limited(splits["train"], max(2, min(ROWS, MOST_TOKENS // task.sequence_length)))
+    examples = limited(splits["train"], max(FEWEST_ROWS, min(ROWS, MOST_TOKENS // task.sequence_length)))
     rows = DeviceData(examples, device).rows(torch.arange(len(examples), device=device))
     return model.to(device), rows
 
@@ -91,12 +101,23 @@ def _untrained(cell: Cell, task: Task, splits: Splits, device: torch.device) -> 
 # -- data ----------------------------------------------------------------------------------------------------------
 
 
+def data_gates(task: Task, splits: Splits, references: Sequence[Mapping[str, Any]]) -> dict[str, Finding]:
+    """The gates that depend on data alone."""
+    solved = {row["split"]: row["value"] for row in references if row["kind"] == "ceiling" and row["metric"] == "exact"}
+    return {
+        "G-dup": _found(lambda: duplicates(task, splits)),
+        "G-data": _found(lambda: labels(task, splits, solved)),
+    }
+
+
 def duplicates(task: Task, splits: Splits) -> Finding:
     """No scored input stands in training as it is; up to symmetry the data are refused before anything is trained."""
     train = np.unique(_inputs(splits, "train"))
     shared = {}
     for name in splits:
-        if name != "train" and name not in task.in_sample and "train" not in task.in_sample:
+        if name == "train" or name.startswith(CORRUPTED):  # a changed input may well be one of training
+            continue
+        if name not in task.in_sample and "train" not in task.in_sample:
             shared[name] = int(np.isin(_inputs(splits, name), train).sum())
     figure = f"{len(train):,} of {len(splits['train']):,} training inputs are distinct"
     figure += "".join(f"; {count} of {len(splits[name]):,} of {name} in training" for name, count in shared.items())
@@ -114,7 +135,7 @@ def _inputs(splits: Splits, name: str) -> np.ndarray:
 
 
 def labels(task: Task, splits: Splits, solved: dict[str, float | None]) -> Finding:
-    """Every label is right by the task's own verdict and, where there is one, its solver; labels are not all alike."""
+    """The task's `correct` and, where there is one, its solver accept every label; labels are not all alike."""
     wrong = sum(int((~np.asarray(task.correct(part.batch(), part.labels))).sum()) for part in splits.values())
     distinct = len(np.unique(np.asarray(splits["train"].labels), axis=0))
     figure = f"{wrong} of {sum(map(len, splits.values())):,} labels wrong; {distinct:,} different ones in training"
@@ -163,6 +184,8 @@ def _apart(one: Tensor, other: Tensor) -> float:
 def leak(task: Task, model: ReasoningModel, batch: Batch) -> Finding:
     """Where text is written from left to right, a token changes no output before it."""
     if not task.causal:
+        if _next_in_view(batch):
+            return Finding(FAILED, "the label of a position is the input of the next, which the model sees")
         return Finding(INAPPLICABLE, "every position is asked at once and may see all inputs, none of them an answer")
     length = batch.inputs.shape[1]
     moved = 0.0
@@ -174,6 +197,14 @@ def leak(task: Task, model: ReasoningModel, batch: Batch) -> Finding:
         for one, two in zip(outputs(model, batch), outputs(model, new), strict=True):
             moved = max(moved, _apart(one.logits[:, :place], two.logits[:, :place]))
     return Finding(PASSED if moved <= EQUAL else FAILED, f"a later token moves earlier outputs by {moved:.1e}")
+
+
+def _next_in_view(batch: Batch) -> bool:
+    """Whether the labels are the inputs, moved by one place: then the answers stand in the inputs."""
+    if batch.labels.shape != batch.inputs.shape or batch.inputs.is_floating_point():
+        return False
+    scored = (batch.labels[:, :-1] != PAD) & (batch.inputs[:, 1:] != PAD)
+    return bool(scored.any()) and bool((batch.labels[:, :-1] == batch.inputs[:, 1:])[scored].all())
 
 
 def positions(model: ReasoningModel, batch: Batch) -> Finding:
@@ -190,7 +221,9 @@ def mates(loop: Loop, model: ReasoningModel, batch: Batch) -> Finding:
     """A row's outputs and halting decisions do not depend on the rows beside it."""
     count = len(batch.inputs)
     first = torch.arange(0, max(1, count // 2), device=batch.inputs.device)
-    second = torch.cat([first[:1], torch.arange(count - len(first) + 1, count, device=first.device)])
+    second = torch.cat([first[:1], torch.arange(len(first), count, device=first.device)])
+    if len(second) < 2:
+        return Finding(NOT_RUN, f"{count} training row(s) are too few")
     before, after = (outputs(model, _rows(batch, index)) for index in (first, second))
     moved, same = 0.0, True
     for one, two in zip(before, after, strict=True):
@@ -221,7 +254,8 @@ def _moves(gradient: Tensor | None) -> bool:
 def gradients(loop: Loop, recipe: Recipe, task: Task, model: ReasoningModel, batch: Batch) -> Finding:
     """Every counted parameter is in an optimizer and gets a gradient over an example's first segments."""
     optimizers = Optimizers(model, recipe.optimizer, recipe.puzzle_optimizer, recipe.schedule, recipe.clip)
-    stepped = {id(p) for o, _ in optimizers.optimizers for group in o.param_groups for p in group["params"]}
+    groups = [group for optimizer, _ in optimizers.optimizers for group in optimizer.param_groups]
+    stepped = {id(p) for group in groups if group.get("factor", 1.0) >= FROZEN for p in group["params"]}
     model.zero_grad(set_to_none=True)
     weighted = recipe.segment_weights is not None
     weights = torch.tensor(recipe.weights_of(loop.segments), device=batch.inputs.device) if weighted else None

@@ -99,6 +99,11 @@ def _writer(source: str, ask: Ask) -> tuple[Writer, CodeTask]:
     """Who writes, and the task; where that is the task of a run, with the run's own settings under those asked for."""
     if source.startswith(PRETRAINED):
         task = _code_task(create_task(ask.task, ask.settings))
+        if task.whole_program:
+            raise UserError(
+                f"--task {task.name}: an answer there is a whole program, while a language model is asked to complete "
+                "a function; take humaneval, or an arm trained here"
+            )
         task.get_ready()  # before a model is loaded
         device = choose_device(ask.device).value
         return Pretrained(source.removeprefix(PRETRAINED), ask.chat, ask.batch_size, device), task

@@ -18,7 +18,7 @@ from rich.text import Text
 from harness.data import splits_of
 from harness.errors import UserError, did_you_mean
 from harness.evaluation.rescore import Request, Source, build, from_run
-from harness.evaluation.trace import Trace, trace
+from harness.evaluation.trace import Trace, asked, trace
 from harness.files import write_atomically
 from harness.training.device import choose_device, choose_precision
 from tasks.base import PAD, DataFolder, Examples, Task
@@ -43,7 +43,8 @@ def solve(
     """
     source = from_run(folder, Request())
     task = source.task
-    example = find(puzzle, source, data)
+    task.get_ready()
+    example, row = find(puzzle, source, data)
     where = choose_device(device or source.device).value
     kind = choose_precision(precision or source.precision, where).value
     model = build(source, kind).to(where)
@@ -51,7 +52,8 @@ def solve(
     if problem:
         raise UserError(f"run {folder}: {problem}")
     torch.set_num_threads(source.threads)
-    found = trace(model, task, source.loop, example, segments or source.loop.segments, inside=save is not None)
+    depth = segments or source.loop.segments
+    found = trace(model, task, source.loop, example, depth, inside=save is not None, first=row)
     known = bool((example.labels != PAD).any())
     show(task, example, found, known)
     if save is not None:
@@ -68,8 +70,8 @@ def solve(
     }
 
 
-def find(puzzle: str, source: Source, data: DataFolder) -> Examples:
-    """The one example that the user means."""
+def find(puzzle: str, source: Source, data: DataFolder) -> tuple[Examples, int]:
+    """The one example that the user means, and its row: of a split, or 0."""
     named = re.fullmatch(r"(train|validation|test|ood-[\w-]+):(\d+)", puzzle)
     if named is None:
         try:
@@ -77,20 +79,20 @@ def find(puzzle: str, source: Source, data: DataFolder) -> Examples:
             text = path.read_text(encoding="utf-8") if path.is_file() else puzzle
         except (OSError, ValueError):  # a puzzle longer than a file name may be, or a file that is no text
             text = puzzle
-        return source.task.parse(text)
+        return source.task.parse(text), 0
     _, splits = splits_of(source.task, source.key["seed"], data)
     if named[1] not in splits:
         raise UserError(f'task {source.task.name} has no split "{named[1]}"{did_you_mean(named[1], splits)}')
     part, row = splits[named[1]], int(named[2])
     if row >= len(part):
         raise UserError(f"{puzzle}: the split {named[1]} has {len(part):,} examples, counted from 0")
-    return part[row : row + 1]
+    return part[row : row + 1], row
 
 
 def show(task: Task, example: Examples, found: Trace, known: bool) -> None:
     """Question, label where one is known, and the answer after each segment."""
     console = Console(file=sys.stderr, highlight=False)
-    question, label = example.inputs[0], example.labels[0]
+    question, label = asked(task, example, 0), example.labels[0]
     heads = [_titled("question", _text(task, question))]
     heads += [_titled("label", _text(task, label))] if known else []
     console.print(Columns(heads, padding=(0, 4)))

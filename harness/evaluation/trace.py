@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,16 +53,25 @@ def chosen(examples: Examples) -> Examples:
 
 @torch.no_grad()
 def trace(
-    model: ReasoningModel, task: Task, loop: Loop, examples: Examples, segments: int, *, inside: bool = False
+    model: ReasoningModel,
+    task: Task,
+    loop: Loop,
+    examples: Examples,
+    segments: int,
+    *,
+    inside: bool = False,
+    first: int = 0,
 ) -> Trace:
     """Run `segments` segments (1 for one-pass arms) on all examples at once and keep what each says.
 
     Answers that must be written token by token are, with as many segments per token. inside: keep states and attention
-    of the reading of the whole text, too. Random initial states are those of the first rows of a split.
+    of the reading of the whole text, too. Random initial states are those of a split's rows from `first` on. A compiled
+    model runs eagerly here: this size of batch comes once.
     """
     device = next(model.parameters()).device
     index = torch.arange(len(examples), device=device)
     batch = DeviceData(examples, device).rows(index)
+    index = index + first
     depth = segments if model.recurrent else 1
     kept: dict[str, list[Tensor]] = {}
     attention: list[Tensor] = []
@@ -75,7 +85,8 @@ def trace(
         places = torch.arange(batch.inputs.shape[1], device=device)
         asked = places >= batch.facts["prompt_length"][:, None] - 1  # the prompt is no part of the answer
     for _ in range(depth):
-        with AttentionRecorder(inside) as recorder:
+        recorder = AttentionRecorder()
+        with torch.compiler.set_stance("force_eager"), recorder if inside else nullcontext():
             state, prediction = model(state, batch)
         state = detached(state)
         judged, answer = (batch, prediction.logits.argmax(-1)) if own_text is None else next(own_text)
@@ -111,14 +122,13 @@ class AttentionRecorder(TorchFunctionMode):
     It listens to the one function through which all families attend, the library's included, and changes nothing.
     """
 
-    def __init__(self, active: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.active = active
         self.weights: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.active and func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention:
             self.weights.append(_attention_weights(*args, **kwargs).mean(1).half())
         return func(*args, **kwargs)
 
@@ -146,6 +156,17 @@ def _attention_weights(
     return scores.softmax(-1)
 
 
+def asked(task: Task, examples: Examples, row: int) -> np.ndarray:
+    """The question of an example: its inputs, and of a text its prompt alone, behind which the answer stands."""
+    tokens = examples.inputs[row]
+    return tokens[: int(examples.facts["prompt_length"][row])] if task.causal else tokens
+
+
+def _number(value: Any) -> float | None:
+    """For JSON, which knows no infinities."""
+    return round(float(value), 3) if np.isfinite(value) else None
+
+
 def document(task: Task, examples: Examples, found: Trace) -> dict[str, Any]:
     """The trace as JSON for the example browser. An answer that stays as it was after the segment before is null.
 
@@ -167,13 +188,13 @@ def document(task: Task, examples: Examples, found: Trace) -> dict[str, Any]:
         rows.append(
             {
                 "id": str(name),
-                "difficulty": float(examples.difficulty[i]),
+                "difficulty": _number(examples.difficulty[i]),
                 "group": str(groups[i]),
-                "input": shown(examples.inputs[i]),
+                "input": shown(asked(task, examples, i)),
                 "label": shown(examples.labels[i]),
                 "answers": answers,
                 "right": found.correct[i].astype(int).tolist(),
-                "q_halt": None if found.q_halt is None else [round(float(q), 3) for q in found.q_halt[i]],
+                "q_halt": None if found.q_halt is None else [_number(q) for q in found.q_halt[i]],
                 "halts": None if steps is None else int(steps[i]),
             }
         )

@@ -42,13 +42,17 @@ class Arm:
     def __init__(self, name: str, model: ReasoningModel, coder: Coder, segments: int, batch_size: int) -> None:
         self.name, self.model, self.coder = name, model, coder
         self.segments, self.batch_size = segments, batch_size
-        self.about = {"segments": segments}
+        self.about: dict[str, Any] = {"segments": segments, "prompts_too_long": 0}
 
     def write(
         self, problems: Sequence[Problem], samples: int, temperature: float, seed: int, most: int
     ) -> Iterator[tuple[Problem, str]]:
         device = next(self.model.parameters()).device
-        wanted = [(problem, sample) for problem in problems for sample in range(samples)]
+        fitting = [p for p in problems if not self.model.length_problem(len(self.coder.encode(p.prompt)))]
+        for problem in (p for p in problems if p not in fitting):  # nothing written, which fails
+            self.about["prompts_too_long"] += 1
+            yield from ((problem, "") for _ in range(samples))
+        wanted = [(problem, sample) for problem in fitting for sample in range(samples)]
         for start in range(0, len(wanted), self.batch_size):
             part = wanted[start : start + self.batch_size]
             coded = [self.coder.encode(problem.prompt) for problem, _ in part]
@@ -56,6 +60,8 @@ class Arm:
             prompts = torch.full((len(part), int(length.max())), PAD, dtype=torch.int32, device=device)
             for row, tokens in zip(prompts, coded, strict=True):
                 row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
+            lengths = range(1, prompts.shape[1] + most + 1)
+            longest = max(n for n in lengths if not self.model.length_problem(n - 1))  # the last token is never read
             # a sample's numbers depend on problem and sample alone, so that more samples begin with the same ones
             keys = torch.tensor([seeds.key("completion", p.task_id, sample) for p, sample in part], device=device)
             written = generate(
@@ -68,6 +74,7 @@ class Arm:
                 seed=seed,
                 keys=keys,
                 stop=(END,),
+                longest=longest,
             )
             for (problem, _), tokens in zip(part, written.tokens.tolist(), strict=True):
                 yield problem, self.coder.written(tokens)

@@ -48,16 +48,17 @@ def write_answers(
         most = min(room, task.most_written)
     tokens = None
     for segments in range(1, depths + 1):
-        tokens = generate(
-            model,
-            prompts,
-            length,
-            most,
-            segments=segments,
-            keys=keys,
-            stop=task.stop_tokens,
-            puzzle_ids=batch.puzzle_ids,
-            longest=S + 1,
-            guess=tokens,
-        ).tokens
+        with torch.compiler.set_stance("force_eager"):  # batches shrink as rows are done: each size would be compiled
+            tokens = generate(
+                model,
+                prompts,
+                length,
+                most,
+                segments=segments,
+                keys=keys,
+                stop=task.stop_tokens,
+                puzzle_ids=batch.puzzle_ids,
+                longest=S + 1,
+                guess=tokens,
+            ).tokens
         yield as_answers(batch, torch.nn.functional.pad(tokens, (0, room - most), value=PAD))

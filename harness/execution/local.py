@@ -170,7 +170,16 @@ class _Pool:
         return Worker(process, ours, number, heard=time.monotonic())
 
     def drain(self, queue: deque[Cell], outcome: Outcome, deadline: float | None) -> None:
-        """Hand out cells until none is left or the run is stopped by Ctrl-C, SIGTERM or the deadline."""
+        """Hand out cells until none is left or the run is stopped by Ctrl-C, SIGTERM or the deadline.
+
+        Whatever else ends it ends the workers, too; their cells go on from their checkpoints.
+        """
+        try:
+            self._drain(queue, outcome, deadline)
+        finally:
+            self._dismiss()
+
+    def _drain(self, queue: deque[Cell], outcome: Outcome, deadline: float | None) -> None:
         stop = _StopOnSignal()
         awake = time.monotonic()
         with stop:
@@ -210,7 +219,6 @@ class _Pool:
                     self._end_if_hung(w)
                 self.monitor.refresh()
         outcome.left += len(queue) + len(self.waiting) + sum(w.cell is not None for w in self.workers)
-        self._dismiss()
 
     def _is_open(self, cell: Cell, outcome: Outcome) -> bool:
         """Whether a cell is still to be run: no other command has ended it, or is at it (then it waits)."""

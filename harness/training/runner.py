@@ -131,13 +131,17 @@ def run_cell(
     checkpoint.save_weights(folder, progress.best)
     curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
     write_run_tables(folder, cell, task, curves, scored, evaluations)
-    shown = chosen(scored["test"])
-    found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
-    write_text(folder / TRACE_FILE, json.dumps(document(task, shown, found), separators=(",", ":")))
-    write_json(folder / GATES_FILE, gates.check(cell, task, splits, data.references, device))
-    record = _record(
+    record = _record(  # with the run's peak of memory, before traces and gates take theirs
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
+    try:
+        shown = chosen(scored["test"])
+        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
+        text = json.dumps(document(task, shown, found), separators=(",", ":"), allow_nan=False)
+        write_text(folder / TRACE_FILE, text)
+    except Exception as error:  # what a report shows of a run is not worth the run
+        notes.append(f"no traces: {type(error).__name__}: {error}")
+    write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
     if record["sandbox"] == UNSANDBOXED:
         notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
     record["notes"] = " | ".join([*data.notes, *notes, *unread])
@@ -261,7 +265,7 @@ def _status(trainer: Trainer, progress: Progress) -> str:
 
 def _save(trainer: Trainer, progress: Progress, folder: Path, say: Say) -> None:
     """Leave a checkpoint. Where that fails, as on a full disk, the one before stays and the run goes on."""
-    state = {"trainer": trainer.state_dict(), "progress": vars(progress), "generators": _generators()}
+    state = {"trainer": trainer.state_dict(), "progress": vars(progress), "generators": _generators(trainer.device)}
     try:
         checkpoint.save_state(folder, state, trainer.updates)
     except OSError as error:
@@ -280,20 +284,20 @@ def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.de
     trainer.load_state_dict(state["trainer"])
     for name, value in state["progress"].items():
         setattr(progress, name, value)
-    _set_generators(state["generators"])
+    _set_generators(state["generators"], device)
     say(f"resumed at update {trainer.updates}")
 
 
-def _generators() -> list[torch.Tensor]:
-    """torch's global generators: the host's, then each GPU's."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+def _generators(device: torch.device) -> list[torch.Tensor]:
+    """torch's global generators that a cell may use: the host's, and its GPU's."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else ())]
 
 
-def _set_generators(states: list[torch.Tensor]) -> None:
-    host, *devices = (state.cpu() for state in states)
+def _set_generators(states: list[torch.Tensor], device: torch.device) -> None:
+    host, *own = (state.cpu() for state in states)
     torch.set_rng_state(host)
-    if devices and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(devices)
+    for state in own:
+        torch.cuda.set_rng_state(state, device)
 
 
 def _record(

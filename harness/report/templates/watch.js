@@ -68,7 +68,7 @@
       controls.example,
       shown.map((o) => {
         const group = o.example.group ? `, ${o.example.group}` : "";
-        return [o.i, `${o.example.id}${group}, ${task().unit} ${Number(o.example.difficulty.toFixed(2))}`];
+        return [o.i, `${o.example.id}${group}, ${task().unit} ${o.example.difficulty ?? "unknown"}`];
       }),
     );
     controls.example.disabled = shown.length === 0;
@@ -118,8 +118,8 @@
     const right = Boolean(own.right[now.segment - 1]);
     const verdict = right ? "right" : differing ? `${differing} position${differing > 1 ? "s differ" : " differs"} from the label` : "not right";
     lines.push(verdict);
-    if (own.q_halt) {
-      const q = own.q_halt[now.segment - 1];
+    const q = own.q_halt ? own.q_halt[now.segment - 1] : null;
+    if (q !== null) {
       const chance = `${Math.round(100 / (1 + Math.exp(-q)))} %`;
       const stops = now.segment === own.halts ? "; it stops here" : now.segment > own.halts ? `; it would have stopped after ${own.halts}` : "";
       lines.push(`q_halt says ${chance} right${stops}`);
