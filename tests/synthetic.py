@@ -138,6 +138,7 @@ def _references(task: str, spec: FakeTask) -> list[dict[str, Any]]:
 def _run(folder: Path, cell: dict[str, Any], spec: FakeTask, status: str, suite: str, run_folder: str) -> None:
     folder.mkdir(parents=True)
     if status == "interrupted":
+        write_json(folder / "cell.json", cell)
         return
     record = dict.fromkeys(names("runs")) | cell | {"status": status, "suite": suite, "run_folder": run_folder}
     if status == "finished":

@@ -200,7 +200,7 @@ def test_suite_without_any_result_still_reports(tmp_path: Path) -> None:
     failed = {(arm, 0): "failed" for arm in ("hrm", "transformer")}
     spec = FakeTask({"hrm": 0.5, "transformer": 0.5}, seeds=1, examples=10, failed=failed)
     results = build(tmp_path / "results", {"toy": spec}, proxy=False)
-    with pytest.raises(UserError, match="collect the suite first"):
+    with pytest.raises(UserError, match="make it with report --suite tiny"):
         build_report(results, tmp_path / "reports")
     collect(results)
     html = build_report(results, tmp_path / "reports").read_text(encoding="utf-8")
