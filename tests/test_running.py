@@ -159,7 +159,8 @@ def test_a_worker_that_is_killed_is_recorded_and_replaced(tmp_path, capsys):
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_a_checkpoint_and_the_same_command_goes_on_to_the_same_tables(tmp_path, number):
     """Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group in the middle of a cell; then the run goes on.
 
