@@ -268,15 +268,15 @@ def workers(there: dict[int, At]) -> dict[str, int]:
     return dict(sorted(Counter(at.phase for at in there.values() if at.role == "worker").items()))
 
 
-def tables(place: Path) -> dict[str, Any]:
+def tables(place: Path, suite: str = "soak") -> dict[str, Any]:
     """Every table of the results without its columns of time and memory, and every run's weights."""
     found: dict[str, Any] = {}
-    for path in sorted((place / "results/soak").glob("*.csv*")):
+    for path in sorted((place / "results").glob(f"{suite}/*.csv*")):
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             head, *rows = csv.reader(file)
             keep = [i for i, name in enumerate(head) if name not in TIMES]
             found[path.name] = [[row[i] for i in keep] for row in [head, *rows]]
-    for path in sorted((place / "results/soak").rglob("weights.safetensors")):
+    for path in sorted((place / "results").rglob("weights.safetensors")):
         found[str(path.relative_to(place))] = path.read_bytes()
     return found
 

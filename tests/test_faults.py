@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -432,6 +433,39 @@ def test_two_shards_make_the_tables_of_the_whole(finished, tmp_path):  # noqa: F
     assert run(tmp_path, "--shard", "1/2") == 0
     assert 0 < sum(row["status"] == "finished" for row in rows(tmp_path / "results/toy/runs.csv")) < 4
     assert run(tmp_path, "--shard", "2/2") == 0
+    assert every_table(tmp_path) == every_table(finished)
+
+
+JOB = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "docs/reliability.md").read_text(), re.S)[1]
+
+
+def as_slurm(folder: Path, part: int, srun: str, script: str = JOB) -> subprocess.CompletedProcess:
+    """Run the documented job as an element of an array would be run, with srun and scontrol of our own."""
+    ours = {"srun": srun, "scontrol": 'echo "scontrol $@"', "python": f'exec {sys.executable} "$@"'}
+    for name, text in ours.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    own = {"SLURM_ARRAY_TASK_ID": str(part), "SLURM_ARRAY_JOB_ID": "77", "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", script], cwd=ROOT, env=os.environ | own, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 2), (130, 0)])
+def test_the_documented_slurm_job_asks_for_its_share_and_queues_again_only_when_stopped(tmp_path, code, ends):
+    done = as_slurm(tmp_path, 3, f'echo "$@"; exit {code}')
+    assert done.returncode == ends, done.stderr
+    first, *more = done.stdout.splitlines()
+    shared = "--results /shared/results --reports /shared/reports"
+    assert first == f"python run_benchmarks.py --suite medium --shard 3/8 {shared}"
+    assert more == (["scontrol requeue 77_3"] if code == 130 else [])
+
+
+@pytest.mark.slow
+def test_the_documented_slurm_array_makes_the_tables_of_the_whole(finished, tmp_path):  # noqa: F811
+    suite = str(suite_file(tmp_path))
+    script = JOB.replace("medium", suite).replace("/shared", str(tmp_path)).replace('ID/8"', 'ID/2"')
+    for part in (2, 1):
+        done = as_slurm(tmp_path, part, 'exec "$@"', script)
+        assert done.returncode == 0, done.stderr
     assert every_table(tmp_path) == every_table(finished)
 
 
