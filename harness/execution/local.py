@@ -210,7 +210,7 @@ class Pool:
             self._dismiss()
 
     def _drain(self, queue: deque[Cell], outcome: Outcome, deadline: float | None) -> None:
-        stop = StopOnSignal()
+        stop = _StopOnSignal()
         awake = time.monotonic()
         with stop:
             while True:
@@ -404,7 +404,7 @@ def _gpu(gpus: Sequence[str], number: int) -> Iterator[None]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = kept
 
 
-class StopOnSignal:
+class _StopOnSignal:
     """SIGINT and SIGTERM ask once, insist the second time, instead of raising in the middle of something."""
 
     def __init__(self) -> None:
