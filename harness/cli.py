@@ -21,6 +21,8 @@ from harness.options import (
     BatchSize,
     DataDir,
     Device,
+    Executor,
+    GpusPerCell,
     MaxExamples,
     MaxUpdates,
     Plugins,
@@ -38,6 +40,7 @@ from harness.request import (
     assigned,
     choose_sandbox,
     data_folder,
+    executor_of,
     load_plugins,
     planned,
     positive,
@@ -99,6 +102,8 @@ def run(
     jobs: Annotated[
         str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time. Changes no number, only the time.")
     ] = "auto",
+    executor: Executor = "local",
+    gpus_per_cell: GpusPerCell = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N shares of the cells, from 1.")
     ] = None,
@@ -129,6 +134,7 @@ def run(
         raise UserError(f"--hang-minutes {hang_minutes:g}: must be above 0")
     number_of_jobs = None if jobs == "auto" else positive("--jobs", jobs)
     part = None if shard is None else share_of(shard)
+    pool = executor_of(executor, gpus_per_cell)
     started = time.monotonic()
     plan, folder = planned(
         suite,
@@ -165,7 +171,7 @@ def run(
     outcome = local.run(
         plan,
         folder,
-        jobs=number_of_jobs or local.default_jobs(plan),
+        jobs=number_of_jobs,
         monitor=monitor(),
         cells=mine,
         retry_failed=retry_failed,
@@ -173,6 +179,7 @@ def run(
         deadline=None if max_minutes is None else started + 60 * max_minutes,
         hung_seconds=60 * hang_minutes,
         options=Options(checkpoint_seconds=checkpoint_seconds),
+        executor=pool,
     )
     summarise(plan, outcome, time.monotonic() - started)
     with held(folder, say):

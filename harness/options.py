@@ -53,4 +53,11 @@ SandboxTier = Annotated[
 AllowUnsafe = Annotated[
     bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: programs can do anything.")
 ]
+Executor = Annotated[
+    str,
+    typer.Option("--executor", metavar="local|ray", help="ray: on a Ray cluster, that of RAY_ADDRESS or a local one."),
+]
+GpusPerCell = Annotated[
+    float | None, typer.Option("--gpus-per-cell", metavar="F", help="With ray: share of a GPU per cell (default 1).")
+]
 RESULTS, REPORTS = Path("results"), Path("reports")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from harness.execution.local import Pool
     from harness.plan import Plan
     from harness.suite import Suite
 
+EXECUTORS = ("local", "ray")
 DATA_VARIABLE = "HRM_BENCH_DATA"
 
 
@@ -130,6 +132,19 @@ def choose_sandbox(tier: str, unsafe: bool) -> None:
     if unsafe:
         print("warning: --allow-unsafe: where no sandbox holds, programs run WITHOUT isolation", file=sys.stderr)
     shared.configure(shared.Choice(tier, unsafe))
+
+
+def executor_of(name: str, gpus_per_cell: float | None) -> type[Pool] | None:
+    """What --executor names; None: workers on this machine."""
+    if name not in EXECUTORS:
+        raise UserError(f'--executor: unknown executor "{name}"{did_you_mean(name, EXECUTORS)}')
+    if name == "ray":
+        from harness.execution import ray
+
+        return ray.pool(gpus_per_cell)
+    if gpus_per_cell is not None:
+        raise UserError("--gpus-per-cell: only --executor ray divides GPUs; locally a worker has one of its own")
+    return None
 
 
 def positive(option: str, value: str | int) -> int:

@@ -39,6 +39,11 @@ def check_schema(folder: Path) -> None:
     """Refuse a results folder that another schema version wrote, or whose description can't be read."""
     description = folder / "suite.json"
     if not description.is_file():
+        if (folder / "runs").is_dir():  # a run writes its description first
+            raise UserError(
+                f"results folder {folder} has runs and no suite.json that says what they are; "
+                "move it away or choose another with --results"
+            )
         return
     try:
         found = read_json(description).get("schema_version")

@@ -72,7 +72,7 @@ def test_the_same_command_again_starts_nothing_and_changes_nothing(finished, mon
     from harness.execution import local
 
     before = every_table(finished)
-    monkeypatch.setattr(local, "_Pool", None)  # would fail if any cell were started
+    monkeypatch.setattr(local, "Pool", None)  # would fail if any cell were started
     assert run(finished) == 0
     assert every_table(finished) == before
 
