@@ -25,7 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: this file would hide NVIDIA's package `cuda`
+sys.path.pop(0)  # this folder: in it, this file would hide NVIDIA's package `cuda`
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
