@@ -89,7 +89,7 @@ class Stream:
 class Feeder:
     """Hands halted rows the next examples of the stream, without a host synchronisation per update.
 
-    batch_size counts the rows of all ranks; `own` are those that are handed out here. Every rank goes by the same cursor.
+    batch_size counts the rows of all ranks; `own` are those handed out here. Every rank goes by one cursor.
     `drop_unused` follows the published code, in which every update brings a fresh row for every place and those of
     rows that go on are dropped; by default nothing is dropped.
     """

@@ -8,7 +8,6 @@ table's gradient is sparse. Losses are divided by the whole batch, so summing is
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,45 +16,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from harness.errors import UserError
+from harness.errors import BenchError
 
 PATIENCE = datetime.timedelta(days=1)
 """How long a rank waits for the others. Rank 0 may score a large test set meanwhile; that a rank is dead is noticed by
 its closed connections and by torchrun, within seconds."""
 
 
-class RankLost(Exception):
+class RankLost(BenchError):
     """Another rank is gone or no longer agrees. The cell is not to blame: it goes on from its checkpoint."""
 
 
-def launched() -> bool:
-    """Whether torchrun started this process."""
-    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-
-
-def number_of_ranks() -> int:
-    return int(os.environ["WORLD_SIZE"]) if launched() else 1
-
-
 def join(device: str) -> Ranks:
-    """Meet the other processes that torchrun started; on CUDA each takes the GPU of its local rank."""
-    backend = "gloo"
-    if device == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise UserError(
-                f"torchrun: {torch.cuda.device_count()} GPU(s) here, but a process of local rank {local}; "
-                "start one process per GPU (--nproc-per-node)"
-            )
-        torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"  # what one rank tells the others stays off the GPU
-    dist.init_process_group(backend, timeout=PATIENCE)
+    """Meet the other processes that torchrun started."""
+    # what one rank tells the others stays off the GPU
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), dist.get_world_size())
-
-
-def leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -140,10 +116,16 @@ class Ranks:
                 error = raised
         found, kind = self.told((found, None if error is None else (type(error).__name__, str(error))))
         if error is not None:
+            error.add_note(_SHARED)
             raise error
         if kind is not None:
             raise Failed(*kind)
         return found
+
+    def part(self) -> None:
+        """The last thing that the ranks do together."""
+        if self.size > 1:
+            dist.destroy_process_group()
 
     def agree(self, what: str, tensors: Sequence[Tensor]) -> None:
         """Check that the ranks hold the same numbers: that none has drifted away unseen. Synchronises."""
@@ -162,6 +144,13 @@ class Failed(Exception):
 
 
 ALONE = Ranks()
+
+_SHARED = "all ranks know of this"
+
+
+def shared(error: Exception) -> bool:
+    """Whether an exception came out of `lead`, so that the ranks still go in step."""
+    return _SHARED in getattr(error, "__notes__", ())
 
 
 def _meet(collective: Callable[[], Any]) -> None:

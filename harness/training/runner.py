@@ -125,7 +125,8 @@ def run_cell(
 
     def test() -> None:
         tick = partial(_tick, report, trainer)
-        evaluations.update({name: _evaluate(trainer, part, partial(tick, name)) for name, part in scored.items()})
+        for name, part in scored.items():
+            evaluations[name] = _evaluate(trainer, part, folder, partial(tick, name))
         if cell.recipe.evaluation.votes:
             notes.extend(vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes")))
 
@@ -267,7 +268,7 @@ def _evaluation_point(
         progress.best = {name: tensor.detach().clone() for name, tensor in trainer.evaluated.state_dict().items()}
 
 
-def _evaluate(trainer: Trainer, examples: Examples, tick: Callable[[float], None]) -> Evaluation:
+def _evaluate(trainer: Trainer, examples: Examples, folder: Path, tick: Callable[[float], None]) -> Evaluation:
     settings = trainer.recipe.evaluation
     return evaluate(
         trainer.evaluated,
@@ -277,6 +278,7 @@ def _evaluate(trainer: Trainer, examples: Examples, tick: Callable[[float], None
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
         write=True,
+        folder=folder,
         tick=tick,
     )
 
