@@ -48,6 +48,7 @@ class Cell(BaseModel):
     engine: str = "eager"  # or compiled
     written: bool = False  # test answers are written token by token (Task.generated)
     deterministic: bool = False  # strict algorithms on CUDA
+    ranks: int = 1  # processes that train it together (torchrun): they add gradients up in another order
     numerics_version: int = NUMERICS_VERSION
     flops_per_segment: float
     flops_per_update: float
@@ -62,6 +63,8 @@ class Cell(BaseModel):
             del identity["recipe"][resolved]
         if not self.deterministic:  # as if the field were not there, like in the runs before there was one
             del identity["deterministic"]
+        if self.ranks == 1:
+            del identity["ranks"]
         if self.updates is not None:  # so do a budget and a cap that come down to a number of updates
             del identity["recipe"]["budget"], identity["recipe"]["max_updates"]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

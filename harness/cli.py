@@ -127,6 +127,9 @@ def run(
     allow_unsafe: AllowUnsafe = False,
 ) -> None:
     """Train and score a suite's cells, then write tables and report. What a bare --suite means."""
+    from harness.execution import together
+
+    together.prepare(jobs, executor)
     choose_sandbox(sandbox, allow_unsafe)
     if max_minutes is not None and max_minutes <= 0:
         raise UserError(f"--max-minutes {max_minutes:g}: must be above 0")
@@ -152,6 +155,7 @@ def run(
         data,
         plugin,
         deterministic,
+        together.number_of_ranks(),
     )
     from harness.analysis.collect import collect
     from harness.execution import local
@@ -161,26 +165,31 @@ def run(
     from harness.results import check_writable, describe
     from harness.training.runner import Options
 
+    mine = plan.cells if part is None else local.shard(plan.cells, *part)
+    deadline = None if max_minutes is None else started + 60 * max_minutes
+    options = Options(checkpoint_seconds=checkpoint_seconds)
+    ranks = together.join(plan.device.value)
+    if not ranks.leads:
+        together.run(plan, folder, ranks, cells=mine, monitor=None, options=options)
+        return
     check_writable(reports, "--reports")
     with held(folder, say):
         describe(plan, folder, command_line())
     announce(plan)
-    mine = plan.cells if part is None else local.shard(plan.cells, *part)
     if part is not None:
         say(f"shard {shard}: {len(mine)} of {len(plan.cells)} cells")
-    outcome = local.run(
-        plan,
-        folder,
-        jobs=number_of_jobs,
-        monitor=monitor(),
-        cells=mine,
-        retry_failed=retry_failed,
-        plugins=[str(path) for path in plugin or ()],
-        deadline=None if max_minutes is None else started + 60 * max_minutes,
-        hung_seconds=60 * hang_minutes,
-        options=Options(checkpoint_seconds=checkpoint_seconds),
-        executor=pool,
-    )
+    if together.launched():
+        say(f"torchrun: {ranks.size} processes, all at one cell at a time")
+        outcome = together.run(
+            plan, folder, ranks, cells=mine, monitor=monitor(), retry_failed=retry_failed, deadline=deadline,
+            options=options,
+        )  # fmt: skip
+    else:
+        outcome = local.run(
+            plan, folder, jobs=number_of_jobs, monitor=monitor(), cells=mine, retry_failed=retry_failed,
+            plugins=[str(path) for path in plugin or ()], deadline=deadline, hung_seconds=60 * hang_minutes,
+            options=options, executor=pool,
+        )  # fmt: skip
     summarise(plan, outcome, time.monotonic() - started)
     with held(folder, say):
         describe(plan, folder, command_line())  # once more, for the cells that other commands finished meanwhile

@@ -18,7 +18,7 @@ from harness.schema import validated
 from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.losses import LOSSES
-from harness.training.trainer import DTYPES
+from harness.training.trainer import DTYPES, check_ranks
 from models.base import MODELS, PRESET_LOOPS, ModelConfig, ModelShape, ReasoningModel, create_model, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
@@ -58,6 +58,7 @@ class Plan:
     precision: dict[str, Choice]  # by task
     data_store: Path
     deterministic: bool = False  # asked for, and on a device where it makes a difference
+    ranks: int = 1  # processes that train each cell together
 
     def skipped(self) -> list[TaskPlan]:
         return [task for task in self.tasks.values() if task.skipped is not None]
@@ -79,7 +80,13 @@ class Selection:
 
 
 def make_plan(
-    suite: Suite, data: DataFolder, results: Path, selection: Selection | None = None, *, deterministic: bool = False
+    suite: Suite,
+    data: DataFolder,
+    results: Path,
+    selection: Selection | None = None,
+    *,
+    deterministic: bool = False,
+    ranks: int = 1,
 ) -> Plan:
     """All cells of the selection, in the order of the suite: task, then seed, then arm.
 
@@ -90,7 +97,7 @@ def make_plan(
     selection.check(suite)
     device = choose_device(suite.device)
     store = results.parent / "data"
-    plan = Plan(suite, {}, [], device, {}, store, deterministic and device.value == "cuda")
+    plan = Plan(suite, {}, [], device, {}, store, deterministic and device.value == "cuda", ranks)
     for name, entry in suite.tasks.items():
         if selection.tasks is not None and name not in selection.tasks:
             continue
@@ -98,6 +105,7 @@ def make_plan(
         recipe = suite.recipe_of(name)
         task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
         _check_votes(suite, name, task, recipe)
+        check_ranks(recipe, ranks)
         plan.precision[name] = choose_precision(recipe.precision, device.value)
         task_plan.arms = _resolve_arms(suite, name, task, recipe, plan.precision[name].value)
         try:
@@ -257,6 +265,7 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         engine=engine(task_plan.recipe, plan.device.value),
         written=task_plan.task.generated,
         deterministic=plan.deterministic,
+        ranks=plan.ranks,
         flops_per_segment=arm.cost.flops_per_segment,
         flops_per_update=arm.cost.flops_per_update,
     )

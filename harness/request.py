@@ -34,6 +34,7 @@ def planned(
     data: Path | None,
     plugin: list[Path] | None,
     deterministic: bool = False,
+    ranks: int = 1,
 ) -> tuple[Plan, Path]:
     """The plan that a command line asks for, and its results folder."""
     for option, value in (
@@ -64,7 +65,7 @@ def planned(
     load_plugins(plugin, models=True)
     selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
     place = results / checked.name
-    return make_plan(checked, folder, place, selection, deterministic=deterministic), place
+    return make_plan(checked, folder, place, selection, deterministic=deterministic, ranks=ranks), place
 
 
 def read(

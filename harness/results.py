@@ -65,7 +65,7 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     document = suite_document(plan, command)
     cells = _planned_cells(plan)
     known = _earlier(folder)
-    marks = {task: fingerprint(plan.suite, task, plan.device.value, plan.deterministic) for task in plan.suite.tasks}
+    marks = {task: _fingerprint_in(plan, task) for task in plan.suite.tasks}
     mine = {(cell["task"], cell["arm"], cell["seed"]) for cell in cells}
     kept = [
         cell
@@ -113,7 +113,11 @@ def _references(plan: Plan, folder: Path, kept: list[dict[str, Any]]) -> list[di
     return rows + [row for row in (read_json(path) if path.is_file() else []) if (row["task"], row["seed"]) in old]
 
 
-def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = False) -> str:
+def _fingerprint_in(plan: Plan, task: str) -> str:
+    return fingerprint(plan.suite, task, plan.device.value, plan.deterministic, plan.ranks)
+
+
+def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = False, ranks: int = 1) -> str:
     """Hash of all that decides how a suite runs a task here, but for which arms and seeds, and for the data."""
     entry = suite.tasks[name]
     recipe = suite.recipe_of(name)
@@ -125,6 +129,7 @@ def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = Fals
         [device, choose_precision(recipe.precision, device).value, engine(recipe, device), suite.threads],
         NUMERICS_VERSION,
         *(["deterministic"] if deterministic else []),
+        *([f"{ranks} ranks"] if ranks > 1 else []),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -174,7 +179,7 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
             "recipe": suite.tasks[name].recipe,
             "not_scored": planned.not_scored,
             "overrides": {arm: own.model_dump() for arm, own in suite.tasks[name].overrides.items()},
-            "fingerprint": fingerprint(suite, name, plan.device.value, plan.deterministic),
+            "fingerprint": _fingerprint_in(plan, name),
         }
         for name, planned in plan.tasks.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,21 +12,25 @@ from test_running import rows
 from toys import Shifted, cell, trainer
 
 from harness.evaluation import evaluate as evaluation
-from harness.evaluation import records
+from harness.evaluation import records, spill
 from harness.evaluation.evaluate import Evaluation
 from tasks.base import DataFolder, Examples
 
 
 @pytest.mark.parametrize("batch_size", [4, 5, 64])
-def test_blocks_change_no_answer(monkeypatch, batch_size):
+def test_neither_blocks_nor_figures_on_disk_change_an_answer(tmp_path, monkeypatch, batch_size):
     t = trainer(cell())
     part = Shifted().splits(0, DataFolder())["train"]
     settings = {"segments": 6, "batch_size": batch_size}
     whole = evaluation.evaluate(t.model, t.task, t.cell.loop, part, **settings)
-    monkeypatch.setattr(evaluation, "BLOCK_ROWS", 10)
-    blocks = evaluation.evaluate(t.model, t.task, t.cell.loop, part, **settings)
+    monkeypatch.setattr(spill, "BLOCK_ROWS", 10)
+    blocks = evaluation.evaluate(t.model, t.task, t.cell.loop, part, folder=tmp_path, **settings)
+    assert isinstance(blocks.correct, np.memmap) and not list(tmp_path.iterdir())
     for name in ("correct", "token", "q_halt", "halt"):
         assert np.array_equal(getattr(whole, name), getattr(blocks, name)), name
+    for name in ("fixed", "model", "oracle", "halting_step", "token_fixed"):
+        assert np.array_equal(getattr(whole, name)(), getattr(blocks, name)()), name
+    assert list(records._examples(whole, part)) == list(records._examples(blocks, part))
 
 
 def scored(n: int, depth: int = 16) -> tuple[Examples, Evaluation]:
@@ -52,14 +57,14 @@ def peak(n: int, folder) -> int:
 
 def test_memory_for_the_table_of_examples_does_not_grow_by_its_rows(tmp_path, monkeypatch):
     """Held as rows they would take 1.6 kB each; what is left are a few numbers per example for the other tables."""
-    monkeypatch.setattr(records, "BLOCK_ROWS", 500)
+    monkeypatch.setattr(spill, "BLOCK_ROWS", 500)
     few, many = peak(1000, tmp_path / "few"), peak(5000, tmp_path / "many")
     assert (many - few) / 4000 < 60
     assert len(rows(tmp_path / "many/examples.csv.gz")) == 5000
 
 
 def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(spill, "BLOCK_ROWS", 7)
     examples, result = scored(50, 4)
     key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
     records.write_score_tables(tmp_path, key, Shifted(), (1, 4), 1.0, {"test": examples}, {"test": result})
@@ -78,3 +83,24 @@ def test_only_the_table_of_examples_is_packed(tmp_path):
     records.write_score_tables(tmp_path, key, Shifted(), (1, 4), 1.0, {"test": examples}, {"test": result})
     assert {path.name for path in tmp_path.iterdir() if path.read_bytes()[:2] == b"\x1f\x8b"} == {"examples.csv.gz"}
     assert [row["segments"] for row in rows(tmp_path / "depth.csv")] == ["1", "4"]
+
+
+def test_groups_come_by_their_easiest_example_whatever_the_blocks(monkeypatch):
+    examples, _ = scored(60)
+    random = np.random.default_rng(1)
+    difficulty = random.integers(0, 5, 60).astype(np.float32)
+    difficulty[:3] = np.nan
+    names = np.array(["d", "b", "a", "c"])[random.integers(0, 4, 60)]
+    examples = replace(examples, difficulty=difficulty, groups=names)
+    wanted = list(dict.fromkeys(names[np.argsort(difficulty, kind="stable")].tolist()))
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(spill, "BLOCK_ROWS", size)
+        found = dict(records._groups(examples))
+        assert list(found) == ["all", *wanted]
+        assert all(np.array_equal(found[name], names == name) for name in wanted)
+
+
+def test_a_full_disk_is_an_error_and_not_a_dead_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(spill, "BLOCK_ROWS", 1)
+    with pytest.raises(OSError):
+        spill.empty((1 << 55, 16), np.dtype(bool), tmp_path)

@@ -116,6 +116,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             segments=max(*depths, source.loop.segments),
             batch_size=request.batch_size or settings.batch_size,
             write=True,
+            folder=out,
         )
         for name, part in scored.items()
     }
