@@ -64,8 +64,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         (
             "seconds_per_answer",
             "float",
-            "Latency: seconds of one answer alone (a batch of one) at the trained number of segments, median of up to "
-            "five, run eagerly; of text, written token by token. Compare only on one machine with nothing beside.",
+            "Latency: seconds of one answer alone (a batch of one) at the trained number of segments, the fastest of "
+            "up to six, run eagerly; of text, written token by token. Compare only on one machine with nothing beside.",
         ),
         ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
         ("floor", "float", "Exact accuracy of the best trivial predictor on test."),
