@@ -6,7 +6,10 @@ A cell writes its share of each table into its run folder; `collect` joins the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from harness.columns import CELL, Column, columns
+from harness.depth_tables import DEPTH_TABLES
 
 SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; a results folder of another version is refused, never misread."""
@@ -21,26 +24,9 @@ GATES_FILE = "gates.json"
 """In a run folder: what the gates on data and on an untrained model of the arm found."""
 
 
-class Column(NamedTuple):
-    name: str
-    kind: str  # "str", "int", "float" or "bool": how readers parse it; an empty field means "does not apply"
-    meaning: str
-
-
-def _columns(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
-    return tuple(Column(*row) for row in rows)
-
-
-CELL = _columns(
-    ("cell_id", "str", "Hash of every resolved field that can change a number of this cell."),
-    ("task", "str", "Task as named in the suite."),
-    ("arm", "str", "Arm: a model as configured and matched in the suite."),
-    ("seed", "int", "Seed: data and stream depend on (task, seed), initial weights on (arm, seed)."),
-)
-
 TABLES: dict[str, tuple[Column, ...]] = {
     "runs": CELL
-    + _columns(
+    + columns(
         ("status", "str", "finished, failed, diverged, interrupted, planned (not started), or skipped (data absent)."),
         ("reason", "str", "Why a cell is not finished, and the remedy."),
         ("suite", "str", "Suite that asked for the cell."),
@@ -75,6 +61,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples_distinct", "int", "Different training examples among them, before augmentation."),
         ("seconds_train", "float", "Seconds of training, evaluation excluded. Compare only on one machine."),
         ("seconds_evaluation", "float", "Seconds of evaluation."),
+        (
+            "seconds_per_answer",
+            "float",
+            "Latency: seconds of one answer alone (a batch of one) at the trained number of segments, the fastest of "
+            "up to six, run eagerly; of text, written token by token. Compare only on one machine with nothing beside.",
+        ),
         ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
         ("floor", "float", "Exact accuracy of the best trivial predictor on test."),
         ("selected_update", "int", "Update of the evaluation point chosen on validation."),
@@ -133,7 +125,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("run_folder", "str", "Folder of the run, relative to the results folder."),
     ),
     "curves": CELL
-    + _columns(
+    + columns(
         ("updates", "int", "Updates made at this evaluation point."),
         ("examples", "int", "Examples drawn from the stream so far."),
         ("flops", "float", "Training FLOPs so far."),
@@ -147,7 +139,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("selected", "bool", "Whether this point was chosen on validation."),
     ),
     "depth": CELL
-    + _columns(
+    + columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("segments", "int", "Segments allowed."),
         ("exact", "float", "Exact accuracy after exactly that many segments (of written text: per token)."),
@@ -159,7 +151,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples", "int", "Examples scored."),
     ),
     "halting": CELL
-    + _columns(
+    + columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("halting_step", "int", "Segment at which the arm halts by its own rule."),
         ("count", "int", "Examples that halt there."),
@@ -167,7 +159,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("difficulty", "float", "Their mean difficulty, in the task's unit."),
     ),
     "metrics": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("group", "str", "Group of examples (a length, a band), or `all`."),
         ("metric", "str", "exact, token, or a further figure that the task defines."),
@@ -176,7 +168,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples", "int", "Examples."),
     ),
     "histograms": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("histogram", "str", "What is counted, a name that the task gives."),
         ("value", "str", "Kind of answer; the rarest are counted together."),
@@ -184,7 +176,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("labels", "int", "Labels of this kind."),
     ),
     "examples": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("example_id", "str", "Hash of the example's content: the same in every run."),
         ("group", "str", "Group within the task."),
@@ -198,7 +190,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
     ),
     "samples": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("example_id", "str", "Hash of the example's content: the same in every run."),
         ("group", "str", "Group within the task."),
@@ -208,31 +200,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("correct", "bool", "Whether what was written is right."),
         ("judgement", "str", "Of programs: passed, timed out or failed: reason. Empty where nothing was run."),
     ),
-    "calibration": CELL
-    + _columns(
-        ("split", "str", "test or an out-of-distribution split."),
-        ("segments", "int", "Segments run: 1, 2, 4 … and the trained number."),
-        ("trained", "bool", "Whether that is the trained number, the depth of `fixed`."),
-        (
-            "auroc",
-            "float",
-            "Chance that the halting logit q_halt after that segment is higher for a right answer of that segment than "
-            "for a wrong one, ties counted half; 0.5 is a head that knows nothing. q_halt is what both halting rules "
-            "train to predict whether the answer is right; q_learning halts where it exceeds q_continue, q_halt where "
-            "it exceeds 0.",
-        ),
-        (
-            "calibration_error",
-            "float",
-            "Expected calibration error of σ(q_halt): 15 equally wide bins, mean |share right − mean σ(q_halt)|, "
-            "weighted by their examples.",
-        ),
-        ("confidence", "float", "Mean σ(q_halt)."),
-        ("right", "int", "Examples right after that segment."),
-        ("wrong", "int", "Examples wrong after that segment."),
-        ("reason", "str", "Why there is no AUROC."),
-    ),
-    "references": _columns(
+    **DEPTH_TABLES,
+    "references": columns(
         ("task", "str", "Task."),
         ("seed", "int", "Seed of the training data that the predictor was fitted on."),
         ("split", "str", "Split."),
@@ -250,7 +219,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("reason", "str", "Why there is no figure, such as a ceiling where inputs were corrupted."),
     ),
     "votes": CELL
-    + _columns(
+    + columns(
         ("puzzle_ids", "str", "own, blank (the table's row that is never trained) or shuffled (another puzzle's)."),
         ("puzzle", "str", "Puzzle that the test example belongs to (an ARC task may have several)."),
         ("example_id", "str", "Hash of the test example's content."),
@@ -263,7 +232,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("single", "bool", "Single pass: whether the example itself was answered right, cropped as votes are."),
     ),
     "passes": CELL
-    + _columns(
+    + columns(
         ("puzzle_ids", "str", "own, blank or shuffled."),
         ("votes", "int", "Votes per test example, all of one evaluation."),
         ("k", "int", "Answers that may be tried."),
@@ -274,7 +243,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("puzzles", "int", "Puzzles."),
         ("examples", "int", "Test examples."),
     ),
-    "levels": _columns(
+    "levels": columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
         ("split", "str", "Split."),
@@ -291,7 +260,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("floor", "float", "The best trivial predictor on that split, mean over seeds; empty where it is not known."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),
-    "comparisons": _columns(
+    "comparisons": columns(
         ("task", "str", "Task."),
         ("split", "str", "Split."),
         ("metric", "str", "Metric."),
@@ -339,7 +308,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("sentence", "str", "The verdict as a sentence."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),
-    "overall": _columns(
+    "overall": columns(
         (
             "measure",
             "str",
@@ -353,7 +322,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("high", "float", "Highest value with any one task taken out."),
         ("tasks", "int", "Tasks."),
     ),
-    "gates": _columns(
+    "gates": columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
         ("gate", "str", "Validity gate, G-leak to G-neg."),
@@ -361,7 +330,26 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("figure", "str", "What was found."),
         ("reason", "str", "What the gate asks for."),
     ),
-    "claims": _columns(
+    "pareto": columns(
+        ("task", "str", "Task."),
+        ("arm", "str", "Arm."),
+        (
+            "cost",
+            "str",
+            "parameters_core, parameters_total, flops_train, flops_per_answer, seconds_train or seconds_per_answer.",
+        ),
+        ("value", "float", "The cost, mean over the arm's runs."),
+        ("exact", "float", "Exact accuracy on test, rule `fixed`, mean over the runs."),
+        (
+            "on_front",
+            "bool",
+            "Whether no other arm of the task costs as little and is as accurate, and better in one of both. Costs "
+            "within 5 % count as equal. A statement on means: what is settled stands in comparisons.csv.",
+        ),
+        ("beaten_by", "str", "Arms that are better so, space between."),
+        ("cells", "str", "Cell ids behind the figures, space between."),
+    ),
+    "claims": columns(
         ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),
         ("says", "str", "The claim, as it is tested here."),
         ("source", "str", "Who made it."),
@@ -388,7 +376,13 @@ RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 SAMPLES = "samples"
 """The table of which a run folder holds a share where its answers were written token by token."""
 
-LATER = ("sandbox", "kernel", "landlock_abi")
+STATES = "states"
+"""The table of which a run folder holds a share where the arm carries states from segment to segment."""
+
+SANDBOX = ("sandbox", "kernel", "landlock_abi")
+"""Columns of runs.csv that say where written programs were run."""
+
+LATER = (*SANDBOX, "seconds_per_answer")
 """Columns of runs.csv that came after others: a record that lacks them is read as if they were empty."""
 
 VOTE_TABLES = ("votes", "passes")
@@ -414,10 +408,10 @@ def markdown() -> str:
         "Generated from `harness/tables.py` by `python -m harness.tables`; a test keeps it true.",
         "Fractions are between 0 and 1. An empty field means that the column does not apply.\n",
     ]
-    for table, columns in TABLES.items():
+    for table, content in TABLES.items():
         file = "examples.csv.gz" if table == "examples" else f"{table}.csv"
         parts.append(f"## {file}\n\n| column | type | meaning |\n|---|---|---|")
-        parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in columns]
+        parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in content]
         parts.append("")
     parts.append(
         "## traces/TASK.json\n\nHow the answers to a task's first test examples form, segment by segment, one run per "

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.analysis import audit, compare, stats
+from harness.analysis.halting import rank_correlation
 from harness.analysis.results import Suite, read_table
 
 Row = dict[str, Any]
@@ -237,15 +238,12 @@ def saved(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outco
 
 def spearman(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """Rank correlation of halting step and difficulty over test examples: above 0."""
-    from scipy.stats import spearmanr
-
     for arm, frames in _recurrent(of, task, measure["spearman"]["arms"]):
         values = []
         for frame in frames:
-            steps, difficulty = frame["halting_step"].to_numpy(), frame["difficulty"].to_numpy()
-            known = ~np.isnan(difficulty)
-            if len(set(steps[known])) > 1 and len(set(difficulty[known])) > 1:
-                values.append(float(spearmanr(steps[known], difficulty[known])[0]))
+            known = frame[frame["difficulty"].notna()]
+            found = rank_correlation(known["halting_step"].to_numpy(), known["difficulty"].to_numpy())
+            values += [] if found is None else [found]
         yield _over_seeds(of, task, arm, np.array(values), lambda low, high: beyond(low, high, 0.0))
 
 

@@ -205,6 +205,11 @@ class Tables:
     halting: pd.DataFrame
     metrics: pd.DataFrame
     calibration: pd.DataFrame
+    reliability: pd.DataFrame
+    flips: pd.DataFrame
+    stopping: pd.DataFrame
+    effort: pd.DataFrame
+    states: pd.DataFrame
     references: pd.DataFrame
     histograms: pd.DataFrame
     passes: pd.DataFrame
@@ -212,6 +217,7 @@ class Tables:
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     overall: pd.DataFrame
+    pareto: pd.DataFrame
     claims: pd.DataFrame
     gates: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty

@@ -28,9 +28,21 @@ def write_run_tables(
     evaluations: Mapping[str, Evaluation],
 ) -> None:
     """curves, depth, halting, metrics and examples of one cell."""
-    key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
+    key = _key(cell)
     _write(folder, "curves", [key | point for point in curves])
     write_score_tables(folder, key, task, cell.recipe.evaluation.segments, cell.flops_per_segment, scored, evaluations)
+
+
+def _key(cell: Cell) -> dict[str, Any]:
+    return {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
+
+
+def write_states(folder: Path, cell: Cell, rows: Sequence[Mapping[str, Any]]) -> None:
+    """states.csv of one cell; no file for an arm without states, nor one of an attempt before."""
+    if rows:
+        _write(folder, tables.STATES, [_key(cell) | dict(row) for row in rows])
+    else:
+        (folder / f"{tables.STATES}.csv").unlink(missing_ok=True)
 
 
 def write_score_tables(

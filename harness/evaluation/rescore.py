@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.analysis.by_segment import read_by_segment
 from harness.analysis.calibration import calibration
 from harness.analysis.collect import write_table
 from harness.cell import Cell
@@ -123,7 +124,9 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
     size = replace(source.shape, sequence_length=task.sequence_length, answer_length=task.answer_length)
     flops = flops_per_segment(source.model, source.config, size)
     write_score_tables(out, source.key, task, depths, flops, scored, evaluations)
-    write_table(out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, out)))
+    write_table(
+        out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, read_by_segment(out)))
+    )
     digest = splits_digest(splits)
     document = {
         "source": str(place),

@@ -28,6 +28,9 @@ GREY = "#5f6b76"
 PANEL = (4.6, 2.9)
 """Inches. At 9 points of type a panel stays legible across half a desktop page and across a whole phone."""
 
+LEFT = 0.62
+"""Inches between a panel's left edge and its axes."""
+
 STYLE: Any = {  # matplotlib types every key by its name
     "font.size": 9,
     "axes.titlesize": 9,
@@ -88,6 +91,7 @@ class Figure:
     panels: list[Callable[[Axes], None]] = field(default_factory=list)
     height: float = PANEL[1]
     missing: str = ""
+    topic: str = ""  # the part of a task's section that it belongs to
     inline: list[str] = field(default_factory=list)  # SVG of each panel, once drawn
 
 
@@ -122,7 +126,7 @@ def _canvas(figure: Figure, panels: Sequence[Callable[[Axes], None]], *, legend:
     width, height = PANEL[0] * columns, figure.height * rows + head
     canvas = Canvas(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(canvas)
-    left, right, bottom, top = 0.62, 0.14, 0.5, 0.1
+    left, right, bottom, top = LEFT, 0.14, 0.5, 0.1
     for i, panel in enumerate(panels):
         row, column = divmod(i, columns)
         axes = canvas.add_axes((

@@ -19,7 +19,9 @@ from harness.cost import measure
 from harness.data import DataSet
 from harness.evaluation import gates
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
-from harness.evaluation.records import write_run_tables
+from harness.evaluation.latency import seconds_per_answer
+from harness.evaluation.records import write_run_tables, write_states
+from harness.evaluation.states import StateRecorder
 from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
 from harness.files import sweep, write_json, write_text
@@ -146,10 +148,13 @@ def run_cell(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
     try:
-        shown = chosen(scored["test"])
-        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
+        shown, states = chosen(scored["test"]), StateRecorder(cell.loop.segments)
+        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth, states=states)
         text = json.dumps(document(task, shown, found), separators=(",", ":"), allow_nan=False)
         write_text(folder / TRACE_FILE, text)
+        write_states(folder, cell, states.rows())
+        notes += [states.problem] if states.problem else []
+        record["seconds_per_answer"] = seconds_per_answer(trainer.evaluated, task, cell.loop, shown)
     except Exception as error:  # what a report shows of a run is not worth the run
         notes.append(f"no traces: {type(error).__name__}: {error}")
     write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
@@ -377,6 +382,7 @@ def _record(
         "validation_examples": validation_examples,
         "test_examples": len(test),
         "started": started.isoformat(timespec="seconds"),
+        "seconds_per_answer": None,  # measured last
         "notes": None,
         **sandbox_provenance(task),
         **provenance(),
