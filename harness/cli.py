@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
+from harness.errors import BenchError, UserError, did_you_mean
 from harness.options import (
     REPORTS,
     RESULTS,
@@ -19,6 +18,7 @@ from harness.options import (
     Arms,
     Assign,
     BatchSize,
+    ControlRuns,
     DataDir,
     Device,
     Executor,
@@ -37,17 +37,15 @@ from harness.options import (
     TaskSetting,
 )
 from harness.request import (
+    SuiteRequest,
     assigned,
     choose_sandbox,
     data_folder,
-    executor_of,
     load_plugins,
-    planned,
     positive,
-    share_of,
     split,
 )
-from harness.saying import announce, command_line, finish, print_json, say, summarise
+from harness.saying import finish, print_json, say
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -96,6 +94,7 @@ def run(
     max_updates: MaxUpdates = None,
     max_examples: MaxExamples = None,
     batch_size: BatchSize = None,
+    controls: ControlRuns = None,
     max_minutes: Annotated[
         float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes; the same command goes on.")
     ] = None,
@@ -128,80 +127,20 @@ def run(
 ) -> None:
     """Train and score a suite's cells, then write tables and report. What a bare --suite means."""
     from harness.execution import together
+    from harness.running import Execution, run_suite
 
     together.prepare(jobs, executor)
     choose_sandbox(sandbox, allow_unsafe)
-    if max_minutes is not None and max_minutes <= 0:
-        raise UserError(f"--max-minutes {max_minutes:g}: must be above 0")
-    if hang_minutes <= 0:
-        raise UserError(f"--hang-minutes {hang_minutes:g}: must be above 0")
-    number_of_jobs = None if jobs == "auto" else positive("--jobs", jobs)
-    part = None if shard is None else share_of(shard)
-    pool = executor_of(executor, gpus_per_cell)
-    started = time.monotonic()
-    plan, folder = planned(
-        suite,
-        set_,
-        tasks,
-        arms,
-        seeds,
-        smoke,
-        max_updates,
-        max_examples,
-        batch_size,
-        device,
-        precision,
-        results,
-        data,
-        plugin,
-        deterministic,
-        together.number_of_ranks(),
-    )
-    from harness.analysis.collect import collect
-    from harness.execution import local
-    from harness.execution.progress import monitor
-    from harness.files import held
-    from harness.report import html
-    from harness.results import check_writable, describe
-    from harness.training.runner import Options
-
-    mine = plan.cells if part is None else local.shard(plan.cells, *part)
-    deadline = None if max_minutes is None else started + 60 * max_minutes
-    options = Options(checkpoint_seconds=checkpoint_seconds)
-    ranks = together.join(plan.device.value)
-    if not ranks.leads:
-        together.run(plan, folder, ranks, cells=mine, monitor=None, options=options)
-        return
-    check_writable(reports, "--reports")
-    with held(folder, say):
-        describe(plan, folder, command_line())
-    announce(plan)
-    if part is not None:
-        say(f"shard {shard}: {len(mine)} of {len(plan.cells)} cells")
-    if together.launched():
-        say(f"torchrun: {ranks.size} processes, all at one cell at a time")
-        outcome = together.run(
-            plan, folder, ranks, cells=mine, monitor=monitor(), retry_failed=retry_failed, deadline=deadline,
-            options=options,
-        )  # fmt: skip
-    else:
-        outcome = local.run(
-            plan, folder, jobs=number_of_jobs, monitor=monitor(), cells=mine, retry_failed=retry_failed,
-            plugins=[str(path) for path in plugin or ()], deadline=deadline, hung_seconds=60 * hang_minutes,
-            options=options, executor=pool,
-        )  # fmt: skip
-    summarise(plan, outcome, time.monotonic() - started)
-    with held(folder, say):
-        describe(plan, folder, command_line())  # once more, for the cells that other commands finished meanwhile
-        collect(folder)
-        page = html.build(folder, reports)
-    finish(folder, page, outcome)
-    if outcome.failed:
-        raise typer.Exit(1)
-    if outcome.left:
-        raise typer.Exit(130)
-    if mine and outcome.skipped == len(mine):
-        raise NothingToRun("nothing was left to run: every cell asked for was skipped, for the reasons above")
+    how = Execution.of(
+        jobs, shard, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, executor, gpus_per_cell
+    )  # fmt: skip
+    request = SuiteRequest(
+        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, controls, device, precision,
+        results, data, plugin, deterministic, together.number_of_ranks(),
+    )  # fmt: skip
+    code = run_suite(request, how, reports)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -215,6 +154,7 @@ def plan(
     max_updates: MaxUpdates = None,
     max_examples: MaxExamples = None,
     batch_size: BatchSize = None,
+    controls: ControlRuns = None,
     device: Device = None,
     precision: Precision = None,
     results: Results = RESULTS,
@@ -222,10 +162,10 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show what a run would do: cells, parameters, FLOPs, memory, disk, minutes, missing data, reachable verdicts."""
-    made, folder = planned(
-        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, device, precision, results,
-        data, plugin,
-    )  # fmt: skip
+    made, folder = SuiteRequest(
+        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, controls, device, precision,
+        results, data, plugin,
+    ).planned()  # fmt: skip
     from harness.estimate import show_plan
 
     print_json(show_plan(made, folder))
@@ -382,6 +322,47 @@ def report(
         collect(folder)
         page = html.build(folder, reports)
     finish(folder, page, None)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RESULTS_A", help="A results folder, such as results/tiny.")],
+    b: Annotated[Path, typer.Argument(metavar="RESULTS_B", help="Another one, of this suite or of another.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: results/compare/A-B.")] = None,
+) -> None:
+    """Compare two results folders arm by arm: A minus B, paired where they can be, with intervals and verdicts.
+
+    A run of A and a run of B are paired where task, arm and seed are the same and so are the data, byte by byte; then
+    example by example. What can't be paired is listed with the reason. Settings, machine, precision and versions may
+    differ, and are named: they are what is compared. Writes between.csv (docs/tables.md) and between.md into DIR.
+
+    Example: run a suite once more with --set recipe.loss=softmax --results results-softmax, then
+    compare results/tiny results-softmax/tiny
+    """
+    from harness.comparing import compare_folders
+
+    print_json(compare_folders(a, b, out or RESULTS / "compare" / f"{a.resolve().name}-{b.resolve().name}"))
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="The results folder that takes them; may be new.")],
+    others: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Results folders of the same suite.")],
+    reports: Reports = REPORTS,
+) -> None:
+    """Merge results folders of one suite, such as the shards of several machines, then write tables and report.
+
+    Finished cells are copied by their id, with every file's SHA-256 checked before and after. A cell that both have
+    with the same numbers stays as it is in INTO; one whose numbers differ is named, and nothing is merged at all.
+    FROM stays as it is. The tasks must have been asked for in the same way.
+
+    Example: on each machine --suite medium --shard I/8; copy the folders together; then
+    merge results/medium from-machine-1/medium from-machine-2/medium
+    """
+    from harness.merging import merge_folders
+
+    page, document = merge_folders(into, others, reports)
+    finish(into, page, None, document)
 
 
 @app.command()

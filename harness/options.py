@@ -30,6 +30,14 @@ MaxExamples = Annotated[
     int | None, typer.Option("--max-examples", metavar="N", help="Score at most N examples per split, for trials.")
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Rows per update.")]
+ControlRuns = Annotated[
+    bool | None,
+    typer.Option(
+        "--controls/--no-controls",
+        help="A short training on shuffled labels per task and arm, for the gate G-neg. Default: as the suite says.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Default: the suite's.")]
 Precision = Annotated[
     str | None, typer.Option("--precision", metavar="auto|float32|bfloat16|float64", help="Default: the suite's.")

@@ -24,6 +24,10 @@ GATES_FILE = "gates.json"
 """In a run folder: what the gates on data and on an untrained model of the arm found."""
 
 
+SIDE_CELLS_FILE = "side_cells.json"
+"""In a results folder: which controls and tuning trials belong to it."""
+
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "runs": CELL
     + columns(
@@ -349,6 +353,19 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("beaten_by", "str", "Arms that are better so, space between."),
         ("cells", "str", "Cell ids behind the figures, space between."),
     ),
+    "tuning": CELL
+    + columns(
+        ("trial", "int", "Number of the trial; 0 is the suite's own recipe."),
+        ("learning_rate", "float", "Peak learning rate of the trial."),
+        ("weight_decay", "float", "Weight decay of the trial."),
+        ("updates", "int", "Updates of every trial, the same for all arms."),
+        ("status", "str", "finished, diverged (made, never chosen), failed, or planned (not run yet)."),
+        ("reason", "str", "Why it is not finished."),
+        ("validation_exact", "float", "Exact accuracy on validation at the trial's best evaluation point. Decides."),
+        ("validation_token", "float", "Token accuracy there, for trials that are equal in exact accuracy."),
+        ("selected", "bool", "Whether the arm's runs on the task took these values."),
+        ("run_folder", "str", "Folder of the trial, relative to the results folder."),
+    ),
     "claims": columns(
         ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),
         ("says", "str", "The claim, as it is tested here."),
@@ -369,6 +386,31 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("cells", "str", "Cell ids behind the figures, space between."),
     ),
 }
+
+BETWEEN: tuple[Column, ...] = columns(
+    ("task", "str", "Task."),
+    ("arm", "str", "Arm: the same name in both folders."),
+    ("split", "str", "Split; exact accuracy, stopping rule `fixed`."),
+    ("mean_a", "float", "Mean in folder A over the paired seeds."),
+    ("mean_b", "float", "Mean in folder B."),
+    *(
+        column
+        for column in TABLES["comparisons"]
+        if column.name in ("low", "high", "p", "p_sign_flip", "p_mcnemar", "smallest_detectable", "seeds_needed")
+    ),
+    ("difference", "float", "mean_a − mean_b, as a fraction."),
+    ("p_equivalence", "float", "p that the difference lies outside the band of folder A's suite."),
+    ("p_adjusted", "float", "Holm over the rows of split test that have enough seeds and open gates; decides there."),
+    ("seeds", "int", "Seeds paired: finished in both folders on the same data."),
+    ("examples", "int", "Examples that both folders scored."),
+    ("verdict", "str", "better (A than B), worse, no difference, cannot tell, or shown, no verdict."),
+    ("reason", "str", "Why there is no plain verdict, or no figure."),
+    ("not_paired", "str", "Seeds of either folder that are not in the figure, and why."),
+    ("differs", "str", "What the arm has otherwise in B: settings of model, recipe and task, machine, precision."),
+    ("cells_a", "str", "Cell ids behind folder A's mean."),
+    ("cells_b", "str", "Cell ids behind folder B's mean."),
+)
+"""between.csv, which `compare RESULTS_A RESULTS_B` writes: one row per task, arm and split of two results folders."""
 
 RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
@@ -413,6 +455,10 @@ def markdown() -> str:
         parts.append(f"## {file}\n\n| column | type | meaning |\n|---|---|---|")
         parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in content]
         parts.append("")
+    parts.append("## between.csv\n\nWritten by `compare RESULTS_A RESULTS_B`; it is in no results folder.\n")
+    parts.append("| column | type | meaning |\n|---|---|---|")
+    parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in BETWEEN]
+    parts.append("")
     parts.append(
         "## traces/TASK.json\n\nHow the answers to a task's first test examples form, segment by segment, one run per "
         "arm: what the report's example browser shows. `q_halt` is a logit; an answer that stays as it was is null.\n"

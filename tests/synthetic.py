@@ -19,7 +19,7 @@ import numpy as np
 from harness.analysis.audit import BEFORE
 from harness.files import write_json
 from harness.seeds import generator
-from harness.tables import GATES_FILE, RUN_TABLES, SCHEMA_VERSION, names
+from harness.tables import GATES_FILE, RUN_TABLES, SCHEMA_VERSION, SIDE_CELLS_FILE, names
 
 SEGMENTS = {"hrm": 8, "transformer": 1, "transformer-flops": 8}
 LAYERS = {"hrm": 24, "transformer": 8, "transformer-flops": 24}
@@ -71,8 +71,19 @@ def build(root: Path, tasks: dict[str, FakeTask], name: str = "tiny", **suite: A
                     write_json(results / folder / GATES_FILE, found)
     write_json(results / "cells.json", cells)
     write_json(results / "suite.json", _suite(name, tasks) | suite)
+    side = [_control(results, task, arm, spec) for task, spec in tasks.items() for arm in spec.accuracy]
+    write_json(results / SIDE_CELLS_FILE, side)
     write_json(results / "references.json", [row for task, spec in tasks.items() for row in _references(task, spec)])
     return results
+
+
+def _control(results: Path, task: str, arm: str, spec: FakeTask) -> dict[str, Any]:
+    """A training on shuffled labels that stayed at chance."""
+    folder = f"controls/{task}/{arm}/seed0"
+    side = {"cell_id": "c0", "purpose": "control", "task": task, "arm": arm, "seed": 0, "updates": 50}
+    found = {"status": "finished", "reason": None, "test_exact": spec.floor, "floor": spec.floor, "test_examples": 200}
+    write_json(results / folder / "record.json", side | found)
+    return side | {"run_folder": folder}
 
 
 def _suite(name: str, tasks: dict[str, FakeTask]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.analysis import audit, claims, compare
+from harness.analysis import audit, claims, compare, side
 from harness.analysis.by_segment import read_by_segment
 from harness.analysis.calibration import calibration, reliability
 from harness.analysis.evidence import Evidence
@@ -39,7 +39,7 @@ def collect(results: Path) -> None:
     Raises UserError when the folder is absent or of another version, BrokenData when a run's files are not readable.
     """
     suite = read_suite(results)
-    runs = [_run_row(results, suite, cell) for cell in read_cells(results, suite)]
+    runs = run_rows(results, suite)
     finished = [run for run in runs if run["status"] == "finished"]
     write_table(results, "runs", runs)
     for table in RUN_TABLES:
@@ -69,7 +69,10 @@ def collect(results: Path) -> None:
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
         collect_traces(results, task, done)
     write_table(results, "levels", level_rows)
-    gates = audit.gates(suite, results, runs, references)
+    beside = side.read_side_cells(results)
+    trials = side.tuning(results, suite, beside)
+    write_table(results, "tuning", trials)
+    gates = audit.gates(suite, results, runs, references, side.controls(results, beside), trials)
     write_table(results, "gates", gates)
     decided = compare.decide(suite, comparison_rows, gates)
     write_table(results, "comparisons", decided)
@@ -99,6 +102,11 @@ def _by_segment(results: Path, finished: Sequence[Row]) -> list[Row]:
     for table in makers:
         write_table(results, table, rows[table])
     return rows["calibration"]
+
+
+def run_rows(results: Path, suite: Suite) -> list[Row]:
+    """Rows of runs.csv: every planned cell, in the order of every table."""
+    return [_run_row(results, suite, cell) for cell in read_cells(results, suite)]
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

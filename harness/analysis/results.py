@@ -82,6 +82,7 @@ class Suite(_Part):
     machine: dict[str, Any] = Field(default_factory=dict)
     minimum_seeds: int = 5
     equivalence_band: float = 0.01
+    tuning: dict[str, Any] | None = None
 
     def arm_label(self, arm: str) -> str:
         known = self.arms.get(arm)
@@ -220,6 +221,7 @@ class Tables:
     pareto: pd.DataFrame
     claims: pd.DataFrame
     gates: pd.DataFrame
+    tuning: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
 
 

@@ -65,9 +65,9 @@ class Evaluation:
 
     def rows(self, rows: slice) -> Evaluation:
         """The figures of some examples."""
-        cut = [None if array is None else array[rows] for array in (self.correct, self.token, self.q_halt, self.halt)]
-        assert cut[0] is not None and cut[1] is not None
-        return Evaluation(self.trained, cut[0], cut[1], *cut[2:])
+        q_halt = None if self.q_halt is None else self.q_halt[rows]
+        halt = None if self.halt is None else self.halt[rows]
+        return Evaluation(self.trained, self.correct[rows], self.token[rows], q_halt, halt)
 
     def halting_step(self, most: int | None = None) -> np.ndarray:
         """[N] int32: first segment after which the arm halts, `most` (default: the trained depth) if it never does."""

@@ -281,7 +281,7 @@ class Pool:
 
     def _give(self, w: Worker, cell: Cell) -> None:
         w.cell, w.heard = cell, time.monotonic()
-        data = self.plan.tasks[cell.task].data[cell.seed]
+        data = self.plan.tasks[cell.task].data_of(cell)
         job = Job(cell.model_dump_json(), self.folder / cell.run_folder, data, self.options, self.stamps[cell.id])
         with contextlib.suppress(OSError):  # a worker that is dead already is heard of at the next look
             w.connection.send(job)

@@ -99,7 +99,7 @@ def run(
                     if monitor is not None:
                         monitor.ended(cell, ending.status, ending.reason)
                     stop.asked = stop.asked or ending.stop
-    ranks.part()
+    ranks.told(None)  # the first rank has written all there is to be read
     if monitor is not None:
         monitor.stop()
     return outcome
@@ -139,7 +139,7 @@ def _is_open(
 def _run(
     plan: Plan, folder: Path, cell: Cell, ranks: Ranks, options: Options | None, monitor: Monitor | None, stop: _Stop
 ) -> Ending:
-    from harness.execution.worker import FULL_OR_READ_ONLY, Ending, _machine_fault, _out_of_memory
+    from harness.execution.worker import FULL_OR_READ_ONLY, Ending, _out_of_memory, machine_fault
     from harness.record import write_unfinished
     from harness.training.ranks import Failed, RankLost, shared
     from harness.training.runner import Diverged, Interrupted, Options, run_cell
@@ -185,7 +185,7 @@ def _run(
         log(traceback.format_exc())
         known = shared(error)
         if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
-            ending = _machine_fault(error)
+            ending = machine_fault(error)
             if not known:
                 raise RankLost(ending.reason) from error
             return ending

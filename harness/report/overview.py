@@ -54,7 +54,7 @@ def _main(tables: Tables) -> Figure:
     figure.caption = (
         f"Left: exact accuracy on test (%). Right: {pairs[0] if one_pair else 'first arm minus second'}, in percentage "
         "points; right of zero the first is better. Bars: 95 % intervals over seeds and examples. Black: decided; "
-        f"grey: cannot tell; hollow: too few seeds for a verdict. Shaded: ±{band:g} points, which counts as no difference."
+        f"grey: cannot tell; hollow: too few seeds for a verdict. Shaded: ±{band:g} points, counted as no difference."
     )
     figure.alt = "Differences: " + "; ".join(
         f"{row.task} {100 * row.difference:.1f} points, {row.verdict}" for row in rows.iloc[::-1].itertuples()

@@ -27,12 +27,12 @@ from harness.evaluation.voting import vote
 from harness.files import sweep, write_json, write_text
 from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
 from harness.tables import GATES_FILE, TRACE_FILE
-from harness.training import checkpoint
+from harness.training import checkpoint, side_runs
 from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
 from harness.training.ranks import ALONE, Failed, RankLost, Ranks
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
-from tasks.base import Examples, Task, create_task
+from tasks.base import Examples, Splits, Task, create_task
 
 UNSANDBOXED = "unsandboxed"
 
@@ -99,11 +99,16 @@ def run_cell(
     task = create_task(cell.registered_task, cell.settings)
     task.get_ready()
     splits = data.load()
+    if cell.purpose == "control":
+        splits = side_runs.shuffled(splits, cell)
     trainer = Trainer(cell, task, splits, device, ranks)
     progress = Progress()
     _resume(trainer, progress, folder, device, say)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
     train(trainer, progress, validation, folder, report, options, say)
+    if cell.purpose != "run":
+        _end_side_run(cell, task, splits, trainer, progress, folder, started, report, say)
+        return
     notes = []
     if ranks.size > 1:
         notes.append(f"trained by {ranks.size} processes together; peak memory is the first one's")
@@ -177,6 +182,39 @@ def _led(ranks: Ranks, work: Callable[[], Any]) -> Any:
         return ranks.lead(work)
     except Failed as failed:
         raise Interrupted(str(failed)) if failed.kind == Interrupted.__name__ else failed from None
+
+
+def _end_side_run(
+    cell: Cell,
+    task: Task,
+    splits: Splits,
+    trainer: Trainer,
+    progress: Progress,
+    folder: Path,
+    started: datetime,
+    report: Report,
+    say: Say,
+) -> None:
+    """A trial has all that it is for; a control, as it stands after its last update, is scored on test."""
+    scored: list[Evaluation] = []
+
+    def score() -> None:
+        examples = side_runs.held_out(splits, cell)
+        scored.append(_evaluate(trainer, examples, folder, partial(_tick, report, trainer, "test")))
+
+    if cell.purpose == "control":
+        try:
+            _led(trainer.ranks, score)
+        except Interrupted:
+            _save(trainer, progress, folder, say)
+            raise
+    if not trainer.ranks.leads:
+        return
+    test = scored[0] if scored else None
+    curves, selected = progress.curves, progress.selected
+    row = side_runs.record(cell, task, splits, started, curves, selected, trainer.seconds, test)
+    write_json(folder / RECORD, row)
+    checkpoint.drop_state(folder)
 
 
 def train(
