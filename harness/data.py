@@ -179,7 +179,7 @@ def _build_key(task: Task, seed: int) -> str:
     """Hash of what decides data and references: name, version, settings, seed, the code of all tasks and answerers."""
     module = sys.modules[type(task).__module__].__file__ or ""
     here = Path(__file__).parent
-    own = {Path(module), Path(answerers.__file__), here / "axes.py", here / "seeds.py"}
+    own = {Path(module), Path(answerers.__file__), here / "axes.py", here / "seeds.py", here / "spacing.py"}
     files = sorted({*here.parent.joinpath("tasks").glob("*.py"), *own})
     code = hashlib.sha256()
     for file in files:

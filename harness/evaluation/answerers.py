@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.axes import CORRUPTED, NO_CEILING
+from harness.spacing import evenly
 from tasks.base import PAD, Examples, Splits, Task
 from tasks.predictors import Predictor
 
@@ -95,7 +96,7 @@ def _ceiling(task: Task, split: str, part: Examples) -> list[Row]:
     """The solver's rows, found once per process: test is the same for every seed."""
     key = f"{task.name} {task.model_dump_json()} {split} {part.digest()}"
     if key not in _SOLVED:
-        few = part[np.unique(np.linspace(0, len(part) - 1, SOLVED_EXAMPLES).round().astype(np.int64))]
+        few = part[evenly(len(part), SOLVED_EXAMPLES)]
         figures = score(task, few, ExactSolver(task))
         _SOLVED[key] = _rows(split, "exact-solver", CEILING, few, figures, "this task has no exact solver")
     return _SOLVED[key]

@@ -19,6 +19,7 @@ from harness.evaluation import spill
 from harness.evaluation.spill import blocks, empty, release
 from harness.evaluation.written import write_answers
 from harness.recipe import Loop
+from harness.spacing import evenly
 from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
 from models.base import ReasoningModel
@@ -118,7 +119,7 @@ def limited(examples: Examples, limit: int | None) -> Examples:
     """At most `limit` examples, the same for every arm and seed: evenly spaced, so that ordered splits stay covered."""
     if limit is None or len(examples) <= limit:
         return examples
-    return examples[np.linspace(0, len(examples) - 1, limit).round().astype(np.int64)]
+    return examples[evenly(len(examples), limit)]
 
 
 def readable(model: ReasoningModel, splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:

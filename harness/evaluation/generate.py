@@ -105,8 +105,7 @@ class _Chooser:
         part of the cumulative distribution the row's number for that place falls. Never padding."""
         if self.drawn is None:
             return logits.index_fill(2, torch.tensor([PAD], device=logits.device), -torch.inf).argmax(2).int()
-        logits = logits.double() if logits.device.type != "mps" else logits.float()
-        logits = logits.index_fill(2, torch.tensor([PAD], device=logits.device), -torch.inf)
+        logits = logits.double().index_fill(2, torch.tensor([PAD], device=logits.device), -torch.inf)
         below = torch.softmax(logits / self.temperature, dim=2).cumsum(2)
         number = self.drawn[:, start : start + logits.shape[1], None] * below[..., -1:]
         return (below <= number).sum(2).clamp(max=logits.shape[2] - 1).int()

@@ -22,6 +22,7 @@ from harness.files import write_json, write_text
 from harness.record import provenance
 from harness.results import check_writable
 from harness.sandbox import scoring, shared
+from harness.spacing import evenly
 from harness.training.device import choose_device, choose_precision
 from tasks.base import DataFolder, Task, create_task
 from tasks.code import CodeTask
@@ -61,8 +62,7 @@ def complete(source: str, ask: Ask, data: DataFolder, out: Path | None = None) -
     out = out or Path("results/complete") / f"{writer.name}-{ask.task}"
     check_writable(out, "--out")
     problems = task.whole_problems(ask.split, data)
-    if ask.most is not None:
-        problems = [problems[i] for i in _even(len(problems), ask.most)]
+    problems = [problems[i] for i in evenly(len(problems), ask.most)]
     written = writer.write(problems, ask.samples, ask.temperature, ask.seed, ask.new_tokens)
     samples = [{"task_id": problem.task_id, "completion": text} for problem, text in written]
     _write_rows(out / "problems.jsonl", [asdict(problem) for problem in problems])
@@ -118,11 +118,6 @@ def _writer(source: str, ask: Ask) -> tuple[Writer, CodeTask]:
     torch.set_num_threads(found.threads)
     model = build(found, choose_precision(found.precision, device).value).to(device)
     return Arm(found.name, model, task.coder, found.loop.segments, ask.batch_size), task
-
-
-def _even(count: int, most: int) -> list[int]:
-    """At most `most` places of `count`, evenly spaced."""
-    return sorted({round(i * (count - 1) / max(1, most - 1)) for i in range(min(most, count))})
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from harness.cell import Cell
 from harness.evaluation.evaluate import Count, Evaluation
 from harness.evaluation.spill import blocks
 from harness.files import write_atomically
+from harness.spacing import evenly
 from tasks.base import PAD, Examples, Task
 
 
@@ -172,7 +173,7 @@ def _samples(task: Task, result: Evaluation, examples: Examples) -> Iterator[dic
     if result.answers is None:
         return
     right, ids = result.fixed(), examples.ids
-    for i in np.unique(np.linspace(0, len(examples) - 1, SAMPLED).round().astype(np.int64)):
+    for i in evenly(len(examples), SAMPLED):
         length = int(examples.facts["prompt_length"][i])
         answer, label = (row[i, length - 1 :] for row in (result.answers, examples.labels))
         yield {
