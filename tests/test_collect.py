@@ -63,6 +63,21 @@ def test_clear_differences_are_called(results: Path) -> None:
         assert float(row["low"]) * float(row["high"]) > 0 and float(row["p_adjusted"]) <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("made", "minimum", "verdict"),
+    [
+        (FakeTask({"hrm": 0.7, "transformer": 0.7}, examples=300, twins=True), 5, "no difference"),
+        (FakeTask(TWO, examples=120), 5, "better"),
+        (FakeTask({"hrm": 0.75, "transformer": 0.6}, seeds=2, examples=120, seed_sd=0.08), 2, "cannot tell"),
+        (FakeTask({"hrm": 0.75, "transformer": 0.6}, seeds=2, examples=120, seed_sd=0.08), 5, "shown, no verdict"),
+    ],
+    ids=["identical arms", "clearly different arms", "too few seeds", "fewer than the suite asks for"],
+)
+def test_hand_made_folders_give_their_verdicts(tmp_path: Path, made: FakeTask, minimum: int, verdict: str) -> None:
+    row = verdicts(collected(tmp_path, {"toy": made}, minimum_seeds=minimum))["toy"]
+    assert row["verdict"] == verdict, row["sentence"]
+
+
 def test_a_loss_is_told_as_a_positive_number_of_points(results: Path) -> None:
     row = verdicts(results)["lost"]
     assert f"by {-100 * float(row['difference']):.1f} points [{-100 * float(row['high']):.1f}, " in row["sentence"]
