@@ -81,7 +81,8 @@ def collect(results: Path) -> None:
     write_table(results, "pareto", list(pareto(arms, finished)))
 
     votes = read_table(results / table_file("passes"), "passes").to_dict("records")
-    evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes)
+    moving = read_table(results / table_file(STATES), STATES).to_dict("records")
+    evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes, moving)
     write_table(results, "claims", claims.judged(evidence))
 
 

@@ -43,6 +43,7 @@ class Evidence:
     calibration: Sequence[Row]
     gates: Sequence[Row] = ()
     passes: Sequence[Row] = ()
+    states: Sequence[Row] = ()
     _examples: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
     @property
@@ -282,6 +283,35 @@ def spearman(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Ou
         yield _over_seeds(of, task, arm, np.array(values), lambda low, high: beyond(low, high, 0.0))
 
 
+def moving(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
+    """How far the state that is read out still moves in the last trained segment (states.csv): the first arm's further
+    than the second's, paired by seed."""
+    arms = measure["moving"]
+    last: list[dict[int, float]] = []
+    for arm in arms:
+        trained = {run["segments"] for run in of.finished(task, arm)}
+        last.append(
+            {
+                int(row["seed"]): float(row["residual"])
+                for row in of.states
+                if (row["task"], row["arm"]) == (task, arm)
+                and row["state"] in ("z_H", "z")
+                and row["segments"] in trained
+            }
+        )
+    seeds = sorted(last[0].keys() & last[1].keys())
+    if not seeds:
+        return
+    first, second = (np.array([own[seed] for seed in seeds]) for own in last)
+    mean, (low, high) = float((first - second).mean()), student(first - second)
+    shown = f"{first.mean():.3g} against {second.mean():.3g}, difference {mean:.3g} [{low:.3g}, {high:.3g}]"
+    why = few(len(seeds), of)
+    holds = None if why else beyond(low, high, 0.0)
+    why = why or "the interval reaches across zero" * (holds is None)
+    where = f"{task} ({' − '.join(of.suite.arm_label(arm) for arm in arms)})"
+    yield Outcome(where, shown, holds, why, tuple(arms), " ".join(_cells(of, task, arm) for arm in arms))
+
+
 def _recurrent(of: Evidence, task: str, arms: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
     """Arms of several segments with their test examples by seed."""
     for arm in arms:
@@ -339,4 +369,5 @@ MEASURES: dict[str, Measure] = {
     "early": early,
     "saved": saved,
     "spearman": spearman,
+    "moving": moving,
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,10 +174,11 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
     Raises BrokenData when its columns are not those of the schema.
     """
     try:
-        head = pd.read_csv(path, nrows=0)
-    except (pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            head = file.readline().rstrip("\r\n")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise BrokenData(f"{path}: cannot be read ({error})") from None
-    if list(head.columns) != names(table):
+    if head != ",".join(names(table)):
         raise BrokenData(f"{path}: its columns are not those of table {table}, version {SCHEMA_VERSION}")
     wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
     text = [column.name for column in wanted if column.kind in ("str", "bool")]
@@ -223,6 +227,12 @@ class Tables:
     gates: pd.DataFrame
     tuning: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
+
+    @cached_property
+    def identity(self) -> dict[str, tuple[str, str, int]]:
+        """Cell id → task, arm, seed."""
+        columns = (self.runs[name] for name in ("cell_id", "task", "arm", "seed"))
+        return {cell: (task, arm, int(seed)) for cell, task, arm, seed in zip(*columns, strict=True)}
 
 
 def read_tables(results: Path) -> Tables:

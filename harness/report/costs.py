@@ -94,10 +94,11 @@ def matchings_table(tables: Tables, task: str) -> Table:
         [
             *(column(t) for t in ("what is equal", "first", "second", "verdict")),
             *(number(t) for t in titles),
-            *(number(t) for t in ("FLOPs per answer, first ÷ second", "training FLOPs, first ÷ second")),
+            *(number(t) for t in ("ratio of FLOPs per answer", "ratio of training FLOPs")),
             column("runs"),
         ],
         note="Exact accuracy on test, trained depth. Relative gain: the difference over the second arm's accuracy. "
+        "Ratios: first over second. "
         "A verdict on a pair that is not the primary one is not adjusted for their number.",
     )
     rows = select(tables.comparisons, task=task, split="test", metric="exact", stopping="fixed")

@@ -36,7 +36,7 @@ def all_figures(tables: Tables) -> Iterator[tuple[str, list[Figure]]]:
 
 def _main(tables: Tables) -> Figure:
     """The figure that says most, small enough for a README: accuracy of all arms beside the primary differences."""
-    figure = Figure(MAIN, "Accuracy and primary differences")
+    figure = Figure(MAIN, "Accuracy and primary differences", png=True)
     rows = tables.comparisons[(tables.comparisons["role"] == "primary") & tables.comparisons["difference"].notna()]
     if rows.empty:
         figure.missing = "no primary comparison has a seed that both arms finished"
@@ -54,7 +54,7 @@ def _main(tables: Tables) -> Figure:
     figure.caption = (
         f"Left: exact accuracy on test (%). Right: {pairs[0] if one_pair else 'first arm minus second'}, in percentage "
         "points; right of zero the first is better. Bars: 95 % intervals over seeds and examples. Black: decided; "
-        f"grey: cannot tell; hollow: too few seeds for a verdict. Shaded: ±{band:g} points, counted as no difference."
+        f"grey: cannot tell; hollow: too few seeds for a verdict. Shaded: ±{band:g} points, no difference."
     )
     figure.alt = "Differences: " + "; ".join(
         f"{row.task} {100 * row.difference:.1f} points, {row.verdict}" for row in rows.iloc[::-1].itertuples()
@@ -124,7 +124,7 @@ def _make_room_for_names(axes: Axes, characters: int) -> None:
 
 
 def _costs(tables: Tables) -> Figure:
-    figure = Figure("overview-cost", "Accuracy and its cost")
+    figure = Figure("overview-cost", "Accuracy and its cost", png=True)
     levels = select(tables.levels, split="test", metric="exact", stopping="fixed")
     runs = tables.runs[tables.runs["status"] == "finished"]
     cost = runs.groupby(["task", "arm"])[["flops_per_answer", "parameters_core"]].first().reset_index()

@@ -57,13 +57,13 @@ def percent_axis(axes: Axes, label: str, highest: float) -> None:
 
 def si_axis(axes: Axes, *, logarithmic: bool) -> None:
     """Ticks on the horizontal axis as 500, 20k, 3M, 1.5G; at most one per decade where it is long and logarithmic."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     if logarithmic:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: tick(value))

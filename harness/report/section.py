@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.analysis import compare
 from harness.analysis.results import SuiteTask, Tables
 from harness.report import numbers
 from harness.report.answers import NOT_RUN
@@ -158,7 +157,7 @@ def _comparisons(tables: Tables, task: str) -> Table:
             *(number(t) for t in ("difference (points)", "95 % interval")),
             *(column(t) for t in ("split", "role")),
             *(number(t) for t in titles),
-            *(column(t) for t in ("runs", "what is equal")),
+            column("runs"),
         ],
         note="Verdicts speak of the first arm. Secondary comparisons are not adjusted for their number: "
         "read them as description.",
@@ -177,7 +176,6 @@ def _comparisons(tables: Tables, task: str) -> Table:
                 Cell(_detectable(row["smallest_detectable"]), row["smallest_detectable"]),
                 Cell(f"{row['seeds']:.0f} × {row['examples']:.0f}", row["seeds"] * row["examples"]),
                 source_cell(tables, row["cells"]),
-                Cell(compare.rule_in_words(row["matching_rule"]) or numbers.NONE),
             ])
         )  # fmt: skip
     return table

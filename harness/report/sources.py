@@ -15,12 +15,12 @@ def source(tables: Tables, cells: str | Iterable[str]) -> Source | None:
     ids = cells.split() if isinstance(cells, str) else list(cells)
     if not ids:
         return None
-    rows = tables.runs[tables.runs["cell_id"].isin(ids)]
-    arms, tasks = list(dict.fromkeys(rows["arm"])), list(dict.fromkeys(rows["task"]))
+    known = [tables.identity[cell] for cell in ids]
+    tasks, arms = (list(dict.fromkeys(names)) for names in ([t for t, _, _ in known], [a for _, a, _ in known]))
     links = []
-    for row in rows.itertuples():
-        name = f"{tables.suite.arm_label(str(row.arm))} seed {row.seed:.0f}"
-        links.append((name if len(tasks) == 1 else f"{row.task}, {name}", f"#run-{row.cell_id}"))
+    for cell, (task, arm, seed) in zip(ids, known, strict=True):
+        name = f"{tables.suite.arm_label(arm)} seed {seed}"
+        links.append((name if len(tasks) == 1 else f"{task}, {name}", f"#run-{cell}"))
     return Source(" ".join(ids), tuple(links), command(tables.suite.command, tasks, arms))
 
 
