@@ -1,6 +1,6 @@
 """Memory that a long evaluation takes by its number of examples: `python benchmarks/long_evaluation.py`, some minutes.
 
-Sudoku-shaped rows (81 tokens, 16 segments) are made up, written to disk, and scored by a tiny model with all tables
+Rows of Sudoku's kind (81 tokens, or fewer by --tokens, which saves time; 16 segments) are made up, written to disk, and scored by a tiny model with all tables
 written, as a run does; each size in a process of its own. What is shown is the peak of the process's own memory, looked
 at every 20 ms, and apart from it that of pages of files, which the system takes back when it needs them. The difference
 between sizes, per row, is what an evaluation keeps of each example. The last line is JSON.
@@ -35,7 +35,9 @@ BANDS = ("easy", "medium", "hard")
 
 
 class Rows(Task):
-    """81 tokens of 11 kinds in three groups."""
+    """Tokens of 11 kinds in three groups."""
+
+    tokens: int = 81
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -43,19 +45,19 @@ class Rows(Task):
 
     @property
     def sequence_length(self) -> int:
-        return 81
+        return self.tokens
 
     def splits(self, seed: int, data: DataFolder) -> Splits:
         raise NotImplementedError
 
 
-def made_up(folder: Path, count: int) -> Examples:
+def made_up(folder: Path, count: int, tokens: int) -> Examples:
     """Examples memory-mapped, as those of a run are."""
     random = np.random.default_rng(0)
     groups = np.array(BANDS)
     parts: dict[str, Any] = {
-        "inputs": lambda n: random.integers(1, 11, (n, 81), dtype=np.uint8),
-        "labels": lambda n: random.integers(2, 11, (n, 81), dtype=np.uint8),
+        "inputs": lambda n: random.integers(1, 11, (n, tokens), dtype=np.uint8),
+        "labels": lambda n: random.integers(2, 11, (n, tokens), dtype=np.uint8),
         "difficulty": lambda n: random.integers(0, 100, n).astype(np.float32),
         "groups": lambda n: groups[random.integers(0, 3, n)],
     }
@@ -81,13 +83,13 @@ def memory() -> tuple[int, int]:
     return own["RssAnon"], own["RssFile"]
 
 
-def measure(count: int, out: Any) -> None:
+def measure(count: int, tokens: int, out: Any) -> None:
     torch.set_num_threads(1)
-    task = Rows()
+    task = Rows(tokens=tokens)
     config = {"hidden": 4, "heads": 2, "inner": 4, "H_layers": 1, "L_layers": 1, "H_cycles": 1, "L_cycles": 1}
     with tempfile.TemporaryDirectory(dir=".") as place:
         folder = Path(place)
-        examples = made_up(folder, count)
+        examples = made_up(folder, count, tokens)
         generator = torch.Generator().manual_seed(0)
         model = create_model("hrm", config, ModelShape.of(task), generator=generator)
         peak, over = [0, 0], threading.Event()
@@ -109,18 +111,22 @@ def measure(count: int, out: Any) -> None:
         watcher.join()
         own, file = (round(kib / 1024, 1) for kib in peak)
         seconds = {"seconds_scoring": round(scored - began, 1), "seconds_writing": round(written - scored, 1)}
+        own, file = (round(kib / 1024, 1) for kib in peak)
+        seconds = {"seconds_scoring": round(scored - began, 1), "seconds_writing": round(written - scored, 1)}
         out.put({"rows": count, "own_mib": own, "file_mib": file, **seconds})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default="40000,120000", help="sizes, such as 40000,422786")
-    sizes = sorted(int(n) for n in parser.parse_args().rows.split(","))
+    parser.add_argument("--tokens", type=int, default=81)
+    options = parser.parse_args()
+    sizes = sorted(int(n) for n in options.rows.split(","))
     context = multiprocessing.get_context("spawn")
     found = []
     for count in sizes:
         out = context.Queue()
-        process = context.Process(target=measure, args=(count, out))
+        process = context.Process(target=measure, args=(count, options.tokens, out))
         process.start()
         found.append(out.get())
         process.join()

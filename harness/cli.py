@@ -18,12 +18,15 @@ from harness.options import (
     Arms,
     Assign,
     BatchSize,
+    CheckpointSeconds,
     ControlRuns,
     DataDir,
     Device,
     Executor,
     GpusPerCell,
+    HangMinutes,
     MaxExamples,
+    MaxMinutes,
     MaxUpdates,
     Plugins,
     Precision,
@@ -31,10 +34,12 @@ from harness.options import (
     Results,
     SandboxTier,
     Seeds,
+    SinkNames,
     Smoke,
     SuiteName,
     Tasks,
     TaskSetting,
+    TensorBoard,
 )
 from harness.request import (
     SuiteRequest,
@@ -95,9 +100,7 @@ def run(
     max_examples: MaxExamples = None,
     batch_size: BatchSize = None,
     controls: ControlRuns = None,
-    max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes; the same command goes on.")
-    ] = None,
+    max_minutes: MaxMinutes = None,
     jobs: Annotated[
         str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time. Changes no number, only the time.")
     ] = "auto",
@@ -110,12 +113,10 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Strict deterministic algorithms on CUDA (on CPU every run is).")
     ] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
-    ] = 60.0,
-    hang_minutes: Annotated[
-        float, typer.Option("--hang-minutes", metavar="M", help="Kill a worker without progress for M minutes.")
-    ] = 30.0,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
+    tensorboard: TensorBoard = False,
+    sink: SinkNames = None,
+    hang_minutes: HangMinutes = 30.0,
     device: Device = None,
     precision: Precision = None,
     results: Results = RESULTS,
@@ -132,7 +133,8 @@ def run(
     together.prepare(jobs, executor)
     choose_sandbox(sandbox, allow_unsafe)
     how = Execution.of(
-        jobs, shard, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, executor, gpus_per_cell
+        jobs, shard, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, executor, gpus_per_cell, sink,
+        tensorboard,
     )  # fmt: skip
     request = SuiteRequest(
         suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, controls, device, precision,
@@ -370,9 +372,7 @@ def reproduce(
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="R01 to R40 and others: claims.csv lists them.")],
     seeds: Seeds = None,
     smoke: Smoke = False,
-    max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes.")
-    ] = None,
+    max_minutes: MaxMinutes = None,
     jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time.")] = "auto",
     device: Device = None,
     results: Results = RESULTS,

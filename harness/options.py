@@ -69,3 +69,18 @@ GpusPerCell = Annotated[
     float | None, typer.Option("--gpus-per-cell", metavar="F", help="With ray: share of a GPU per cell (default 1).")
 ]
 RESULTS, REPORTS = Path("results"), Path("reports")
+CheckpointSeconds = Annotated[
+    float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
+]
+HangMinutes = Annotated[
+    float, typer.Option("--hang-minutes", metavar="M", help="Kill a worker without progress for M minutes.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves, halting depth and attention for TensorBoard, too.")
+]
+SinkNames = Annotated[
+    list[str] | None, typer.Option("--sink", metavar="NAME", help="Tell a plug-in's sink, too. Repeatable.")
+]
+MaxMinutes = Annotated[
+    float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes; the same command goes on.")
+]

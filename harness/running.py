@@ -32,6 +32,7 @@ class Execution:
     hang_minutes: float = 30.0
     checkpoint_seconds: float = 60.0
     executor: type[Pool] | None = None  # None: workers on this machine
+    sinks: tuple[str, ...] = ()  # their names; plug-ins bring some
 
     @classmethod
     def of(
@@ -44,6 +45,8 @@ class Execution:
         checkpoint_seconds: float,
         executor: str,
         gpus_per_cell: float | None,
+        sink: list[str] | None,
+        tensorboard: bool,
     ) -> Execution:
         """Options as they were typed. Raises UserError."""
         if max_minutes is not None and max_minutes <= 0:
@@ -53,7 +56,8 @@ class Execution:
         number = None if jobs == "auto" else positive("--jobs", jobs)
         part = None if shard is None else share_of(shard)
         pool = executor_of(executor, gpus_per_cell)
-        return cls(number, part, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, pool)
+        sinks = tuple(dict.fromkeys([*(sink or ()), *(["tensorboard"] if tensorboard else ())]))
+        return cls(number, part, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, pool, sinks)
 
 
 def run_suite(request: SuiteRequest, how: Execution, reports: Path) -> int:
@@ -64,10 +68,12 @@ def run_suite(request: SuiteRequest, how: Execution, reports: Path) -> int:
     started = time.monotonic()
     deadline = None if how.max_minutes is None else started + 60 * how.max_minutes
     plan, folder = request.planned()
+    from harness import sinks
     from harness.execution import local, together
     from harness.files import held
     from harness.results import check_writable, describe
 
+    sinks.check(how.sinks)
     ranks = together.join(plan.device.value)
     execute = partial(_execute, request=request, how=how, deadline=deadline, ranks=ranks)
     if ranks.leads:
@@ -158,10 +164,8 @@ def _execute(
     from harness.execution.progress import monitor
     from harness.training.runner import Options
 
-    options = Options(checkpoint_seconds=how.checkpoint_seconds)
+    options = Options(checkpoint_seconds=how.checkpoint_seconds, sinks=how.sinks)
     if together.launched():
-        if ranks.leads:
-            say(f"torchrun: {ranks.size} processes, all at one cell at a time")
         watching = monitor() if ranks.leads else None
         return together.run(
             plan, folder, ranks, cells=cells, monitor=watching, retry_failed=how.retry_failed, deadline=deadline,

@@ -66,8 +66,7 @@ class Evaluation:
 
     def rows(self, rows: slice) -> Evaluation:
         """The figures of some examples."""
-        q_halt = None if self.q_halt is None else self.q_halt[rows]
-        halt = None if self.halt is None else self.halt[rows]
+        q_halt, halt = (None if array is None else array[rows] for array in (self.q_halt, self.halt))
         return Evaluation(self.trained, self.correct[rows], self.token[rows], q_halt, halt)
 
     def halting_step(self, most: int | None = None) -> np.ndarray:

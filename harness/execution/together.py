@@ -87,7 +87,8 @@ def run(
     outcome = Outcome()
     if plan.deterministic:
         os.environ.setdefault(*DETERMINISTIC_VARIABLE)
-    if ranks.leads and monitor is not None:
+    if monitor is not None:
+        monitor.say(f"torchrun: {ranks.size} processes, all at one cell at a time")
         monitor.start(list(cells))
     with _Stop(ranks.leads, deadline) as stop:
         for cell in cells:

@@ -30,6 +30,7 @@ from harness.tables import GATES_FILE, TRACE_FILE
 from harness.training import checkpoint, side_runs
 from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
 from harness.training.ranks import ALONE, Failed, RankLost, Ranks
+from harness.training.telling import Teller
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Splits, Task, create_task
@@ -53,6 +54,7 @@ class Options:
     """How a run is carried out. Nothing here changes a number, so nothing of it is in the cell."""
 
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    sinks: tuple[str, ...] = ()  # names of harness/sinks.py
 
 
 class Interrupted(Exception):
@@ -105,7 +107,13 @@ def run_cell(
     progress = Progress()
     _resume(trainer, progress, folder, device, say)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
-    train(trainer, progress, validation, folder, report, options, say)
+    sinks = Teller(options.sinks if ranks.leads and cell.purpose == "run" else ())
+    sinks.start(cell, folder, trainer.updates)
+    try:
+        train(trainer, progress, validation, folder, report, options, say, sinks)
+    except BaseException:
+        sinks.close(None)
+        raise
     if cell.purpose != "run":
         _end_side_run(cell, task, splits, trainer, progress, folder, started, report, say)
         return
@@ -165,7 +173,8 @@ def run_cell(
     write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
     if record["sandbox"] == UNSANDBOXED:
         notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
-    record["notes"] = " | ".join([*data.notes, *notes, *unread])
+    sinks.close(record)
+    record["notes"] = " | ".join([*data.notes, *notes, *unread, *sinks.notes])
     write_json(folder / RECORD, record)
     checkpoint.drop_state(folder)
 
@@ -225,6 +234,7 @@ def train(
     report: Report,
     options: Options,
     say: Say = print,
+    sinks: Teller | None = None,
 ) -> None:
     """Spend the budget, evaluating on validation at even steps of it and keeping the best weights.
 
@@ -236,7 +246,8 @@ def train(
     while True:
         if _due(trainer, progress, points):
             try:
-                _evaluation_point(trainer, progress, validation, partial(_tick, report, trainer, "validation"))
+                tick = partial(_tick, report, trainer, "validation")
+                _evaluation_point(trainer, progress, validation, tick, sinks or Teller())
             except Interrupted:
                 _save(trainer, progress, folder, say)
                 raise
@@ -271,8 +282,10 @@ def _points_without_progress(progress: Progress) -> int:
 
 
 def _evaluation_point(
-    trainer: Trainer, progress: Progress, validation: Examples, tick: Callable[[float], None]
+    trainer: Trainer, progress: Progress, validation: Examples, tick: Callable[[float], None], sinks: Teller
 ) -> None:
+    results: list[Evaluation] = []  # the first rank's
+
     def score() -> tuple[float, float]:
         result = evaluate(
             trainer.evaluated,
@@ -283,6 +296,7 @@ def _evaluation_point(
             batch_size=trainer.recipe.evaluation.batch_size,
             tick=tick,
         )
+        results.append(result)
         return float(result.fixed().mean()), float(result.token_fixed().mean())
 
     clock = time.perf_counter()
@@ -304,6 +318,8 @@ def _evaluation_point(
             "validation_token": token,
         }
     )
+    for result in results:
+        sinks.point(trainer, progress.curves[-1], result, validation)
     # exact accuracy decides; token accuracy where it is equal (early on, exact is often 0); else the later point
     order = [(point["validation_exact"], point["validation_token"], i) for i, point in enumerate(progress.curves)]
     if max(order)[2] == len(order) - 1:

@@ -1,8 +1,8 @@
 """Training and evaluation speed of the paper's HRM and the transformer matched to it, on one CUDA device.
 
-    python benchmarks/cuda.py                 some minutes on one large GPU, a batch of 768 as the suites have
-    python benchmarks/cuda.py --batches 384,768 --rounds 3 --seconds 2 --arms hrm --modes "eager bfloat16"
-    python benchmarks/cuda.py --device cpu    its own smoke test: tiny models and boards, figures of no interest
+    python benchmarks/cuda_speed.py                 some minutes on one large GPU, a batch of 768 as the suites have
+    python benchmarks/cuda_speed.py --batches 384,768 --rounds 3 --seconds 2 --arms hrm --modes "eager bfloat16"
+    python benchmarks/cuda_speed.py --device cpu    its own smoke test: tiny models and boards, figures of no interest
 
 Everything is generated (9×9 Sudoku, 54 blanks), so nothing is read or fetched. Each variant (arm × eager float32, eager
 bfloat16, compiled bfloat16, and the last with strict deterministic algorithms) is built and warmed up, then all are
@@ -25,7 +25,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this folder: in it, this file would hide NVIDIA's package `cuda`
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -86,7 +85,7 @@ def cells_of(scale: dict[str, Any], batch: int, device: str, place: Path) -> tup
         },
         "tasks": {scale["task"]: {"settings": scale["settings"], "seeds": 1}},
     }  # fmt: skip
-    plan = make_plan(load_suite(suite, "benchmarks/cuda.py"), DataFolder(), place / "results")
+    plan = make_plan(load_suite(suite, "benchmarks/cuda_speed.py"), DataFolder(), place / "results")
     (task_plan,) = plan.tasks.values()
     return plan.cells, task_plan.data[0]
 
