@@ -136,8 +136,9 @@ def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcom
     than on this one: above 0. For replicas with a fault: the lead there, against the lead without the fault."""
     other = measure["lead"]["in"].get(task)
     for first, second in measure["lead"]["arms"] if other in of.suite.tasks else ():
-        found = [_token_lead(of, name, first, second) for name in (other, task)]
-        if None in found:
+        leads = [_token_lead(of, name, first, second) for name in (other, task)]
+        found = [lead for lead in leads if lead is not None]
+        if len(found) < 2:
             continue
         (there, here), seeds = [interval for interval, _ in found], min(count for _, count in found)
         mean, low, high = (float(v) for v in stats.between(there, here))
