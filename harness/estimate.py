@@ -55,6 +55,8 @@ def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
     print(f"about {memory * jobs:,.0f} MiB of memory, {disk:,.0f} MiB of disk")
     return document | {
         "cells": len(plan.cells),
+        "controls": len(plan.controls()),
+        "trials": len(plan.trials()),
         "finished": done,
         "skipped": len(plan.cells) - len(ready),
         "minutes": round(seconds / jobs / 60, 1),

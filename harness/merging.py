@@ -55,7 +55,7 @@ class Share:
             raise BrokenData(f"{place}: {error}; run the suite again") from None
 
     def all_cells(self) -> list[Row]:
-        return [cell for cell in (*self.cells, *self.side) if cell["run_folder"]]
+        return [cell for cell in (*self.cells, *self.side) if cell.get("status") != "skipped"]
 
 
 @dataclass
@@ -255,7 +255,10 @@ def _describe(into: Path, shares: Sequence[Share]) -> None:
         document["tasks"][task] = merged
     document["merged_from"] = [{"folder": s.place.name, "command": s.suite["command"]} for s in shares]
     write_json(into / "suite.json", document)
-    write_json(into / "cells.json", _once([cell for s in shares for cell in s.cells], ("task", "arm", "seed")))
+    cells = [cell for s in shares for cell in s.cells]
+    # of two ids for one task, arm and seed (planned before and after tuning, say) the one that ran
+    cells.sort(key=lambda c: not (c["run_folder"] and (into / c["run_folder"] / "record.json").is_file()))
+    write_json(into / "cells.json", _once(cells, ("task", "arm", "seed")))
     side = _once([cell for s in shares for cell in s.side], ("run_folder",))
     write_json(into / SIDE_CELLS_FILE, side)
     keys = ("task", "seed", "split", "predictor", "metric")

@@ -309,7 +309,8 @@ def test_unequal_tuning_is_an_unequal_budget(tmp_path: Path) -> None:
             record = cell | {"status": "finished", "validation_exact": trial / 2, "validation_token": 0.5}
             write_json(results / folder / "record.json", record)
     write_json(results / "side_cells.json", cells)
-    plant(results, "hrm", recipe=json.dumps({"batch_size": 64, "optimizer": {"name": "adamw", "learning_rate": 0.01}}))
+    chosen = {"batch_size": 64, "rollout": 1, "optimizer": {"name": "adamw", "learning_rate": 1.001}}
+    plant(results, "hrm", recipe=json.dumps(chosen))
     collect(results)
     found = of_gate(results, "G-budget")
     assert {row["result"] for row in found.values()} == {"passed"}, found
