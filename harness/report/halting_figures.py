@@ -307,7 +307,7 @@ def _state_panel(rows: pd.DataFrame, arms: dict[str, Look], column: str, label: 
                 style = DASHES.get(str(state), (0, (1, 2)))
                 hollow = "white" if state == "z_L" else look.colour
                 axes.plot(found["segments"], found["mean"], color=look.colour, marker=look.marker, markersize=4,
-                          linestyle=style, markerfacecolor=hollow)  # type: ignore[arg-type]  # fmt: skip
+                          linestyle=style, markerfacecolor=hollow)  # fmt: skip
                 axes.fill_between(found["segments"], found["min"], found["max"], color=look.colour, alpha=0.15,
                                   linewidth=0)  # fmt: skip
         _segment_axis(axes, rows)
