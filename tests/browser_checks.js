@@ -11,12 +11,12 @@ addEventListener("load", () => {
   const steps = {
     answers() {
       const answer = document.querySelector("#answer .answers li");
-      const closed = Array.from(answer.querySelectorAll(".questions details"));
+      const closed = Array.from(answer.querySelectorAll(".questions > details"));
       return closed.map((box) => {
-        const before = box.querySelector("div").getBoundingClientRect().height;
+        const content = box.querySelector(":scope > div");
+        const before = content.checkVisibility();
         box.querySelector("summary").click();
-        const after = box.querySelector("div").getBoundingClientRect().height;
-        return [box.querySelector("summary").textContent, before === 0, after > 0];
+        return [box.querySelector("summary").textContent, !before, content.checkVisibility()];
       });
     },
     sorting() {
@@ -70,8 +70,12 @@ addEventListener("load", () => {
       location.hash = "#" + folded.id;
       return { marked, asked: box.querySelector("a[data-cells]").dataset.cells.split(" ").length, folded: folded.id };
     },
-    width() {
-      return document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    wide() {
+      const room = document.documentElement.clientWidth;
+      const scrolls = (element) => element.closest(".table, .watch > div, .skip");
+      return Array.from(document.body.querySelectorAll("*"))
+        .filter((element) => element.getBoundingClientRect().right > room + 1 && (!scrolls(element) || scrolls(element) === element))
+        .map((element) => `${element.tagName} ${element.className} ${element.id}`).slice(0, 8);
     },
   };
   for (const [name, step] of Object.entries(steps)) {

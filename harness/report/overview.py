@@ -76,7 +76,7 @@ def _level_panel(levels: pd.DataFrame, tasks: Sequence[str], arms: dict[str, Loo
             y = np.arange(len(tasks)) + ((len(arms) - 1) / 2 - i) * 0.7 / len(arms)
             axes.hlines(y, 100 * own["low"], 100 * own["high"], color=look.colour, linewidth=1.2, alpha=0.7)
             axes.plot(100 * own["mean"], y, color=look.colour, marker=look.marker, linestyle="none", clip_on=False)
-        axes.set_xlim(0, 100)
+        axes.set_xlim(-4, 104)
         _task_axis(axes, tasks)
         axes.set_xlabel("test exact (%)")
 
