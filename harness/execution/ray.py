@@ -14,6 +14,8 @@ import os
 import pickle
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 import time
@@ -45,6 +47,7 @@ TURN_SECONDS = 0.2  # a node waits so long for messages of its worker before it 
 KEPT = 2  # checkpoints
 LOSSES = 3
 """A cell whose node is lost more often is recorded as failed: it may be what brings nodes down."""
+ANSWER_SECONDS = 20.0
 UNBORN = 3  # workers that could not be started, one after the other, before the run gives up
 PATIENCE_SECONDS = 60.0  # without room for any worker before the user is told, each time
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -65,7 +68,8 @@ class Remote:
         self.actor: Any = pool.actors.remote(pool.setup)
         self.place: Place | None = None  # None until the cluster has room
         self.exitcode: int | None = None
-        self.lost = ""  # why nothing can be heard of it any more, though it may live
+        self.lost = ""  # why nothing is heard of it any more
+        self.away = False  # since its node, or the way there, is gone
         self.run_folder: Path | None = None  # ours, where the node has another
         self.fault: Ending | None = None  # of our disk
         self.data_sent: set[str] = set()
@@ -93,8 +97,11 @@ class Remote:
                 for message in ray.get(self.actor.exchange.remote(self._words(), TURN_SECONDS)):
                     self._pass_on(message)
             ray.get(self.actor.close.remote())
-        except Exception as error:  # RayError of many kinds; and what it said is told
-            self.lost = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+        except Exception as error:
+            self.away = isinstance(error, ray.exceptions.RayError) and not isinstance(
+                error, ray.exceptions.RayTaskError
+            )
+            self.lost = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[-1]}"
         finally:
             self._end_actor()
             self.connection.close()
@@ -183,7 +190,9 @@ class RayPool(Pool):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # no call of ours starts a cluster by the way
         address = os.environ.get(ADDRESS_VARIABLE)
-        if not address:
+        if address:
+            _check_answers(address)
+        else:
             os.environ.update(LOOPBACK)
         import ray
 
@@ -192,10 +201,8 @@ class RayPool(Pool):
         if address:
             try:
                 ray.init(address=address, **quiet)
-            except Exception as error:
-                raise UserError(
-                    f"{ADDRESS_VARIABLE}={address}: {error}; start one with `ray start --head`, or unset the variable"
-                ) from None
+            except Exception as error:  # which kind depends on what answers there
+                raise _no_cluster(address, error) from None
         else:
             self.own_files = Path(tempfile.mkdtemp(prefix="hrm-ray-"))
             ray.init(
@@ -293,8 +300,9 @@ class RayPool(Pool):
             return False
         self.losses[cell.id] += 1
         times = self.losses[cell.id]
-        if times > LOSSES:
-            w.reason = f"lost with its node {times} times; the last time: {w.process.lost}"
+        if times > LOSSES or not w.process.away:
+            w.reason = f"lost with its node {times} times" if w.process.away else "could not be carried to its node"
+            w.reason += f": {w.process.lost}"
             return False
         self.monitor.say(
             f"{cell.name}: lost with its node; started again from its last checkpoint ({times} of {LOSSES})"
@@ -311,8 +319,6 @@ class RayPool(Pool):
         return self.parcels[data.path.name]
 
     def _dismiss(self) -> None:
-        import ray
-
         for w in self.workers:
             if not w.placed:
                 w.process.kill()
@@ -321,10 +327,28 @@ class RayPool(Pool):
             w.process.join(WORKER_STOP_SECONDS)
             self._take_back(w)
         self.token.unlink(missing_ok=True)
-        ray.shutdown()
+        if "ray" in sys.modules:  # elsewise it never came so far
+            sys.modules["ray"].shutdown()
         if self.own_files is not None:
             shutil.rmtree(self.own_files, ignore_errors=True)
         signal.signal(signal.SIGTERM, self.kept_handler)
+
+
+def _check_answers(address: str) -> None:
+    """UserError where nothing listens at host:port; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        except OSError as error:
+            raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"{ADDRESS_VARIABLE}={address}: no Ray cluster answers there ({error}); start one with `ray start --head`, or "
+        "unset the variable to have one on this machine for the time of the run"
+    )
 
 
 def pool(gpus_per_cell: float | None) -> type[Pool]:

@@ -81,7 +81,8 @@ class Relay:
         unpack(files, run_folder)
         if data is not None:
             unpack(data, data_folder)
-        self.run_folder, self.state_sent = run_folder, self._newest_state()
+        self.run_folder = run_folder
+        self.state_sent = self._newest_state()
 
     def exchange(self, words: list[bytes], seconds: float) -> list[tuple[Any, ...]]:
         """Pass the words to the worker; wait so long at most for messages of it, and return them all."""
