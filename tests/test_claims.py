@@ -12,7 +12,7 @@ import pytest
 from synthetic import FakeTask, build
 
 from harness import reproducing, suite
-from harness.analysis import claims
+from harness.analysis import claims, stats
 from harness.analysis.claims import Claim
 from harness.analysis.collect import collect
 from harness.analysis.evidence import Evidence, Outcome, student
@@ -104,6 +104,34 @@ def test_thresholds_and_bands_of_a_difference(evidence: Callable[..., Evidence])
     within = {"difference": pair, "between": [-0.05, 0.05]}
     assert verdict(of, measure=within, tasks=["clear"])["verdict"] == "refuted"
     assert verdict(of, measure=within, tasks=["same"])["verdict"] == "supported"
+
+
+def test_a_lead_that_is_larger_on_another_task_is_judged_by_the_difference_of_the_two(
+    evidence: Callable[..., Evidence],
+) -> None:
+    of = evidence()
+
+    def found(there: str, here: str) -> dict[str, Any]:
+        lead = {"in": {here: there}, "arms": [["hrm", "transformer"]]}
+        return verdict(of, measure={"lead": lead}, tasks=[here])
+
+    assert found("clear", "same")["verdict"] == "supported"
+    assert found("same", "clear")["verdict"] == "refuted"
+    assert found("clear", "clear")["verdict"] == "cannot tell", "a lead is no larger than itself"
+    assert "2 of 5 seeds" in found("few", "same")["reason"]
+    assert found("absent", "same")["reason"] == "not measured in this suite"
+    # twins' leads are zero, so the difference is the other lead, a half of that in exact accuracy (see synthetic.py)
+    exact = next(row for row in of.comparisons if row["task"] == "clear" and row["split"] == "test")
+    assert f"apart by {50 * abs(exact['difference']):.1f} points" in found("clear", "same")["measured"]
+
+
+def test_two_independent_intervals_of_equal_widths_give_one_wider_by_the_root_of_two() -> None:
+    one, other = (stats.Interval(*map(np.array, ends)) for ends in ((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)))
+    assert np.allclose(stats.between(one, other), (0.4, 0.4 - 0.1 * 2**0.5, 0.4 + 0.1 * 2**0.5))
+    sharp = stats.Interval(*map(np.array, (0.1, 0.1, 0.1)))
+    assert np.allclose(stats.between(one, sharp), (0.4, 0.3, 0.5)), "a certain figure adds nothing"
+    skewed = stats.Interval(*map(np.array, (0.1, 0.1, 0.4)))
+    assert np.allclose(stats.between(sharp, skewed), (0.0, -0.3, 0.0)), "its upper end moves the lower one"
 
 
 def test_a_closed_gate_leaves_a_claim_open(evidence: Callable[..., Evidence]) -> None:

@@ -58,7 +58,7 @@ class Evidence:
     def test(self, task: str, arm: str) -> list[Any]:
         """Test examples of every finished run, by seed: a frame in the order of the first run's examples."""
         if (task, arm) not in self._examples:
-            wanted = ["split", "example_id", "difficulty", "correct", "correct_model", "correct_oracle"]
+            wanted = ["split", "example_id", "difficulty", "correct", "correct_model", "correct_oracle", "token"]
             wanted += ["halting_step", "correct_by_segment"]
             frames = []
             for run in sorted(self.finished(task, arm), key=lambda r: int(r["seed"])):
@@ -86,14 +86,15 @@ def beyond(low: float, high: float, least: float) -> bool | None:
 
 
 def difference(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
-    """First arm against second on test, from comparisons.csv: better, or by `at_least`, or `between` two ends; or,
-    with `either`, different at all."""
+    """First arm against second on test, or another `split`, from comparisons.csv: better, or by `at_least`, or
+    `between` two ends; or, with `either`, different at all."""
+    split = measure.get("split", "test")
     for first, second in measure["difference"]:
         rows = [
             row
             for row in of.comparisons
             if row["task"] == task and {row["arm_a"], row["arm_b"]} == {first, second}
-            and (row["split"], row["metric"], row["stopping"]) == ("test", "exact", "fixed")
+            and (row["split"], row["metric"], row["stopping"]) == (split, "exact", "fixed")
         ]  # fmt: skip
         if not rows or not rows[0]["seeds"]:
             continue
@@ -101,7 +102,8 @@ def difference(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[
         sign = 1 if row["arm_a"] == first else -1
         ends = sorted((sign * row["low"], sign * row["high"]))
         shown = f"{compare.points(sign * row['difference'])} {compare.interval(*ends)}"
-        where = f"{task} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
+        place = task if split == "test" else f"{task} {split}"
+        where = f"{place} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
         yield Outcome(where, shown, *_verdict(of, row, sign, ends, measure), (first, second), row["cells"])
 
 
@@ -125,6 +127,40 @@ def _verdict(
     if measure.get("either"):
         return verdict != compare.NO_DIFFERENCE, ""
     return verdict == (compare.BETTER if sign > 0 else compare.WORSE), ""
+
+
+def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
+    """By how much the first arm's lead in token accuracy on test is larger on another task, `in` by this one's name,
+    than on this one: above 0. For replicas with a fault: the lead there, against the lead without the fault."""
+    other = measure["lead"]["in"].get(task)
+    for first, second in measure["lead"]["arms"] if other in of.suite.tasks else ():
+        leads = [_token_lead(of, name, first, second) for name in (other, task)]
+        found = [known for known in leads if known is not None]
+        if len(found) < 2:
+            continue
+        (there, here), seeds = [interval for interval, _ in found], min(count for _, count in found)
+        mean, low, high = (float(v) for v in stats.between(there, here))
+        holds = None if few(seeds, of) else beyond(low, high, 0.0)
+        why = few(seeds, of) or "the interval reaches across the threshold" * (holds is None)
+        shown = f"leads of {compare.points(float(there.mean))} and {compare.points(float(here.mean))}, "
+        shown += f"apart by {compare.points(mean)} {compare.interval(low, high)}"
+        where = f"{other} against {task} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
+        cells = " ".join(_cells(of, name, arm) for name in (other, task) for arm in (first, second))
+        yield Outcome(where, shown, holds, why, (first, second), cells)
+
+
+def _token_lead(of: Evidence, task: str, first: str, second: str) -> tuple[stats.Interval, int] | None:
+    """(paired difference in token accuracy, seeds), of the seeds that both arms finished."""
+    seeds = [sorted(int(run["seed"]) for run in of.finished(task, arm)) for arm in (first, second)]
+    frames = [of.test(task, arm) for arm in (first, second)]
+    both = sorted(set(seeds[0]) & set(seeds[1]))
+    if not both or not all(frames) or frames[0][0]["example_id"].tolist() != frames[1][0]["example_id"].tolist():
+        return None
+    one, two = (
+        np.stack([frame["token"].to_numpy(dtype=float) for seed, frame in zip(own, parts, strict=True) if seed in both])
+        for own, parts in zip(seeds, frames, strict=True)
+    )
+    return stats.difference_interval(one - two), len(both)
 
 
 # -- of one arm ------------------------------------------------------------------------------------------------
@@ -298,6 +334,7 @@ def _cells(of: Evidence, task: str, arm: str) -> str:
 
 MEASURES: dict[str, Measure] = {
     "difference": difference,
+    "lead": lead,
     "level": level,
     "votes": votes,
     "depths": depths,

@@ -159,6 +159,15 @@ def difference_interval(matrix: ArrayLike, confidence: float = 0.95) -> Interval
     return Interval(mean, np.maximum(low, -1), np.minimum(high, 1))
 
 
+def between(one: Interval, other: Interval) -> Interval:
+    """Interval of the difference of two independent estimates, from their own intervals: each end squares and adds the
+    distances that move it (Zou & Donner 2008, Statistics in Medicine 27:1693-1702)."""
+    low = np.hypot(one.mean - one.low, other.high - other.mean)
+    high = np.hypot(one.high - one.mean, other.mean - other.low)
+    mean = one.mean - other.mean
+    return Interval(mean, mean - low, mean + high)
+
+
 def difference_p(matrix: ArrayLike) -> float:
     """Two-sided p of a difference of zero: 1 − the largest confidence at which `difference_interval` leaves zero out.
 
