@@ -1,9 +1,10 @@
 """Memory that a long evaluation takes by its number of examples: `python benchmarks/long_evaluation.py`, some minutes.
 
-Rows of Sudoku's kind (81 tokens, or fewer by --tokens, which saves time; 16 segments) are made up, written to disk, and scored by a tiny model with all tables
-written, as a run does; each size in a process of its own. What is shown is the peak of the process's own memory, looked
-at every 20 ms, and apart from it that of pages of files, which the system takes back when it needs them. The difference
-between sizes, per row, is what an evaluation keeps of each example. The last line is JSON.
+Rows of Sudoku's kind (81 tokens, or fewer by --tokens, which saves time; 16 segments) are made up, written to disk, and
+scored by a tiny model with all tables written, as a run does; each size in a process of its own. What is shown is the
+peak of the process's own memory, looked at every 20 ms, and apart from it that of pages of files, which the system
+takes back when it needs them. The difference between sizes, per row, is what an evaluation keeps of each example. The
+last line is JSON.
 """
 
 from __future__ import annotations

@@ -7,10 +7,12 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_running import rows
 from toys import Shifted, cell, trainer
 
+from harness.analysis import compare, results
 from harness.evaluation import evaluate as evaluation
 from harness.evaluation import records, spill
 from harness.evaluation.evaluate import Evaluation
@@ -104,3 +106,28 @@ def test_a_full_disk_is_an_error_and_not_a_dead_process(tmp_path, monkeypatch):
     monkeypatch.setattr(spill, "BLOCK_ROWS", 1)
     with pytest.raises(OSError):
         spill.empty((1 << 55, 16), np.dtype(bool), tmp_path)
+
+
+def test_a_long_table_read_in_parts_says_what_it_says_whole(tmp_path, monkeypatch):
+    examples, result = scored(50, 4)
+    key = {"cell_id": "0" * 12, "task": "t", "arm": "a", "seed": 0}
+    splits = {"test": (examples, result), "ood-later": (examples[:9], result.rows(slice(9)))}
+    both = [{split: pair[i] for split, pair in splits.items()} for i in (0, 1)]
+    records.write_score_tables(tmp_path, key, Shifted(), (1, 4), 1.0, *both)
+    path = tmp_path / "examples.csv.gz"
+    whole, parts = results.read_table(path, "examples"), list(results.read_parts(path, "examples", rows=7))
+    assert [len(part) for part in parts] == [7] * 8 + [3]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+    run = {"arm": "a", "seed": "0", "cell_id": "0" * 12, "run_folder": "."}
+    once = compare.read_answers(tmp_path, [run])
+    monkeypatch.setattr(results.read_parts, "__defaults__", (None, 7))
+    again = compare.read_answers(tmp_path, [run])
+    assert once.scores.keys() == again.scores.keys() and len(once.ids) == 2
+    for key_of, by_seed in once.scores.items():
+        assert np.array_equal(by_seed[0], again.scores[key_of][0])
+    assert all(np.array_equal(once.ids[split][0], again.ids[split][0]) for split in once.ids)
+
+
+def test_a_table_without_rows_has_one_part(tmp_path):
+    records.write_score_tables(tmp_path, {}, Shifted(), (1,), 1.0, {}, {})
+    assert [len(part) for part in results.read_parts(tmp_path / "examples.csv.gz", "examples")] == [0]

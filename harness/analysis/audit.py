@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.analysis import side, stats
-from harness.analysis.results import Suite, read_table
+from harness.analysis.results import Suite, read_parts, read_table
 from harness.errors import BrokenData
 from harness.files import read_json
 from harness.tables import GATES_FILE
@@ -225,13 +225,18 @@ def halt(of: Runs) -> Found:
     varied, contrast, headless, steps = 0, 0, 0, set()
     for run in of.own:
         wanted = ["split", "halting_step", "correct", "q_halt_by_segment"]
-        table = read_table(of.results / run["run_folder"] / "examples.csv.gz", "examples", wanted)
-        test = table[table["split"] == "test"]
-        headless += bool((test["q_halt_by_segment"] == "").all())
-        found = {int(n) for n in test["halting_step"]}
+        bare = True
+        found: set[int] = set()
+        right: set[float] = set()
+        for part in read_parts(of.results / run["run_folder"] / "examples.csv.gz", "examples", wanted):
+            test = part[part["split"] == "test"]
+            bare &= bool((test["q_halt_by_segment"] == "").all())
+            found |= {int(n) for n in test["halting_step"].unique()}
+            right |= set(test["correct"].dropna().unique())
+        headless += bare
         steps |= found
         varied += len(found) > 1
-        contrast += test["correct"].nunique() > 1
+        contrast += len(right) > 1
     if headless == len(of.own):
         return Found(INAPPLICABLE, "no halting head: an arm of fixed depth")
     figure = f"halts after {_range(sorted(steps))} segments; the decision varies in {varied} of {len(of.own)} runs"

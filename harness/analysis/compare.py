@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis import audit, stats
-from harness.analysis.results import Primary, Suite, read_table
+from harness.analysis.results import Primary, Suite, read_parts
 
 Row = dict[str, Any]
 
@@ -82,13 +82,18 @@ def read_answers(results: Path, finished: Sequence[Row]) -> Answers:
     for run in finished:
         arm, seed = run["arm"], int(run["seed"])
         answers.cells[arm, seed] = run["cell_id"]
-        frame = read_table(results / run["run_folder"] / "examples.csv.gz", "examples", wanted)
-        for split, part in frame.groupby("split", sort=False):
-            answers.ids.setdefault((str(split), arm), {})[seed] = part["example_id"].to_numpy(dtype=str)
+        found: dict[str, list[dict[str, np.ndarray]]] = {}
+        for some in read_parts(results / run["run_folder"] / "examples.csv.gz", "examples", wanted):
+            for split, part in some.groupby("split", sort=False):
+                own = {column: part[column].to_numpy(dtype=np.float32) for column in COLUMN.values()}
+                own["example_id"] = part["example_id"].to_numpy(dtype=str)
+                found.setdefault(str(split), []).append(own)
+        for split, parts in found.items():
+            whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            answers.ids.setdefault((split, arm), {})[seed] = whole["example_id"]
             for column in COLUMN.values():
-                values = part[column].to_numpy(dtype=np.float32)
-                if not np.isnan(values).any():  # empty: the column does not apply to this arm
-                    answers.scores.setdefault((str(split), arm, column), {})[seed] = values
+                if not np.isnan(whole[column]).any():  # empty: the column does not apply to this arm
+                    answers.scores.setdefault((split, arm, column), {})[seed] = whole[column]
     return answers
 
 

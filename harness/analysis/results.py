@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,11 +169,23 @@ def table_file(table: str) -> str:
     return "examples.csv.gz" if table == "examples" else f"{table}.csv"
 
 
+PART_ROWS = 50_000
+"""Rows of a long table that are in memory together: as text, 16 segments of an example take about 1.5 kB."""
+
+
 def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
     """A table or a run's share of it. str columns stay text (empty = ""), all others become floats (empty = NaN).
 
     Raises BrokenData when its columns are not those of the schema.
     """
+    (frame,) = read_parts(path, table, columns, None)
+    return frame
+
+
+def read_parts(
+    path: Path, table: str, columns: list[str] | None = None, rows: int | None = PART_ROWS
+) -> Iterator[pd.DataFrame]:
+    """`read_table`, at most so many rows at a time; at least one part, which may be empty."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             head = file.readline().rstrip("\r\n")
@@ -183,20 +196,22 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
     wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
     text = [column.name for column in wanted if column.kind in ("str", "bool")]
     try:
-        frame = pd.read_csv(
+        found = pd.read_csv(
             path,
             usecols=[column.name for column in wanted],
             dtype={c.name: "str" if c.name in text else "float64" for c in wanted},
             keep_default_na=False,
             na_values={c.name: [""] for c in wanted if c.name not in text},
+            chunksize=rows,
         )
+        for frame in [found] if isinstance(found, pd.DataFrame) else found:
+            for column in wanted:
+                if column.kind == "bool":
+                    truth = frame[column.name].str.lower().map(TRUTH)
+                    frame[column.name] = np.asarray(truth, dtype=np.float64)
+            yield frame
     except (ValueError, EOFError, OSError) as error:
         raise BrokenData(f"{path}: {error}") from None
-    for column in wanted:
-        if column.kind == "bool":
-            truth = frame[column.name].str.lower().map(TRUTH)
-            frame[column.name] = np.asarray(truth, dtype=np.float64)
-    return frame
 
 
 @dataclass(frozen=True)
