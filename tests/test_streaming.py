@@ -65,6 +65,24 @@ def test_memory_for_the_table_of_examples_does_not_grow_by_its_rows(tmp_path, mo
     assert len(rows(tmp_path / "many/examples.csv.gz")) == 5000
 
 
+def test_memory_of_an_evaluation_does_not_grow_by_rows_times_segments(tmp_path, monkeypatch):
+    """In memory 16 segments would take 160 bytes of each row."""
+    monkeypatch.setattr(spill, "BLOCK_ROWS", 200)
+    t = trainer(cell())
+
+    def most(n: int) -> int:
+        tokens = np.random.default_rng(n).integers(1, 5, (n, 5), dtype=np.uint8)
+        examples = Examples(tokens, tokens, np.zeros(n, np.float32))
+        tracemalloc.start()
+        evaluation.evaluate(t.model, t.task, t.cell.loop, examples, segments=16, batch_size=200, folder=tmp_path)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    most(200)  # what a first call imports and keeps
+    assert (most(2000) - most(400)) / 1600 < 20
+
+
 def test_the_streamed_table_says_what_the_evaluation_says(tmp_path, monkeypatch):
     monkeypatch.setattr(spill, "BLOCK_ROWS", 7)
     examples, result = scored(50, 4)
