@@ -15,7 +15,7 @@ import torch
 
 from harness import seeds
 from harness.cell import Cell
-from harness.cost import measure
+from harness.cost import Cost, measure
 from harness.data import DataSet
 from harness.evaluation import gates
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
@@ -397,6 +397,18 @@ def _set_generators(states: list[torch.Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state, device)
 
 
+_COSTS: dict[str, Cost] = {}
+"""What was counted, by all that decides it: an arm's seeds follow one another in a process, and a count of an HRM takes
+seconds."""
+
+
+def _cost(cell: Cell, shape: ModelShape) -> Cost:
+    arm = cell.model_dump_json(include={"model", "config", "loop", "recipe"})
+    if (key := f"{arm} {shape}") not in _COSTS:
+        _COSTS[key] = measure(cell.model, resolve_config(cell.model, cell.config), shape, cell.loop, cell.recipe)
+    return _COSTS[key]
+
+
 def _record(
     cell: Cell,
     task: Task,
@@ -408,7 +420,7 @@ def _record(
     validation_examples: int,
     train_examples: int,
 ) -> dict[str, Any]:
-    cost = measure(cell.model, resolve_config(cell.model, cell.config), ModelShape.of(task), cell.loop, cell.recipe)
+    cost = _cost(cell, ModelShape.of(task))
     selected = progress.curves[progress.selected]
     return {
         **identity(cell),
