@@ -12,7 +12,7 @@ from pydantic import Field
 
 from harness.errors import BrokenData
 from tasks.base import DataFolder, Splits, register_task
-from tasks.code import CodeTask, Item, evenly, known_split
+from tasks.code import HUMANEVAL, CodeTask, Item, evenly, known_split
 
 PROBLEMS = 164
 
@@ -25,7 +25,7 @@ def human_eval_items() -> tuple[Item, ...]:
     problems = read_problems(humaneval_file())
     if len(problems) != PROBLEMS:
         raise BrokenData(f"{humaneval_file()}: {len(problems)} problems, HumanEval has {PROBLEMS}")
-    return tuple(Item(problem, "humaneval") for problem in problems.values())
+    return tuple(Item(problem, HUMANEVAL) for problem in problems.values())
 
 
 @register_task("humaneval")

@@ -23,6 +23,7 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.overall import overall
 from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
 from harness.analysis.traces import collect_traces
+from harness.analysis.unsafe import mark, unsafe_runs
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
 from harness.tables import LATER, RUN_TABLES, SAMPLES, VOTE_TABLES, check_rows, names
@@ -77,6 +78,8 @@ def collect(results: Path) -> None:
     votes = read_table(results / table_file("passes"), "passes").to_dict("records")
     evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes)
     write_table(results, "claims", claims.judged(evidence))
+    if unsafe := unsafe_runs(finished):
+        mark(results, {run["cell_id"] for run in unsafe}, {run["task"] for run in unsafe})
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from harness.errors import BrokenData, UserError
 from harness.files import read_json
-from harness.tables import SCHEMA_VERSION, TABLES, check_rows, names
+from harness.tables import MARK, SCHEMA_VERSION, TABLES, check_rows, names
 
 
 class _Part(BaseModel):
@@ -173,7 +173,7 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
         head = pd.read_csv(path, nrows=0)
     except (pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
         raise BrokenData(f"{path}: cannot be read ({error})") from None
-    if list(head.columns) != names(table):
+    if list(head.columns) not in (names(table), [*names(table), MARK]):
         raise BrokenData(f"{path}: its columns are not those of table {table}, version {SCHEMA_VERSION}")
     wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
     text = [column.name for column in wanted if column.kind in ("str", "bool")]

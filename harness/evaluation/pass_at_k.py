@@ -24,7 +24,7 @@ from harness.results import check_writable
 from harness.sandbox import scoring, shared
 from harness.training.device import choose_device, choose_precision
 from tasks.base import DataFolder, Task, create_task
-from tasks.code import CodeTask
+from tasks.code import HUMANEVAL, CodeTask
 
 PRETRAINED = "hf:"
 
@@ -61,6 +61,8 @@ def complete(source: str, ask: Ask, data: DataFolder, out: Path | None = None) -
     out = out or Path("results/complete") / f"{writer.name}-{ask.task}"
     check_writable(out, "--out")
     problems = task.whole_problems(ask.split, data)
+    if any(item.group == HUMANEVAL for item in task.items(ask.split, data)):
+        task.check_references((), humaneval=True)  # before minutes of writing, and all 164 whatever --max-examples says
     if ask.most is not None:
         problems = [problems[i] for i in _even(len(problems), ask.most)]
     written = writer.write(problems, ask.samples, ask.temperature, ask.seed, ask.new_tokens)

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.analysis import compare
 from harness.analysis.results import Suite, SuiteTask, Tables
+from harness.analysis.unsafe import unsafe_runs, warning
 from harness.report import numbers
 from harness.report.claims import claim_tables
 from harness.report.figures import Figure
@@ -62,6 +63,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         limit_tables=_unfinished(tables),
         runs=_runs(tables, results_href),
         command=suite.command,
+        warning=warning(run["task"] for run in unsafe_runs(tables.runs.to_dict("records"))),
     )
 
 
