@@ -66,6 +66,13 @@ def finish(results: Path, page: Path, outcome: Outcome | None, more: dict[str, A
             "skipped": outcome.skipped,
             "left": outcome.left,
         }
+    from harness.analysis.results import read_table
+    from harness.analysis.unsafe import unsafe_runs, warning
+
+    runs = read_table(results / "runs.csv", "runs", ["task", "sandbox"]).to_dict("records")
+    if banner := warning(run["task"] for run in unsafe_runs(runs)):
+        say(banner)
+        document["warning"] = banner
     say(f"report: {page}")
     print_json(document | (more or {}))
 

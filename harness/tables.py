@@ -427,6 +427,10 @@ SANDBOX = ("sandbox", "kernel", "landlock_abi")
 LATER = (*SANDBOX, "seconds_per_answer")
 """Columns of runs.csv that came after others: a record that lacks them is read as if they were empty."""
 
+UNSANDBOXED = "unsandboxed"
+MARK = "sandbox"
+"""A column at the end of every other table too, once a run was made with --allow-unsafe: harness/analysis/unsafe.py."""
+
 VOTE_TABLES = ("votes", "passes")
 """Tables of which a run folder holds a share where its recipe asks for votes."""
 
@@ -449,6 +453,8 @@ def markdown() -> str:
         "# The tables\n",
         "Generated from `harness/tables.py` by `python -m harness.tables`; a test keeps it true.",
         "Fractions are between 0 and 1. An empty field means that the column does not apply.\n",
+        f"Where programs ran without isolation (`--allow-unsafe`), every table has one more column, `{MARK}`, at its "
+        "end: `unsandboxed` in each row that rests, or may rest, on such programs.\n",
     ]
     for table, content in TABLES.items():
         file = "examples.csv.gz" if table == "examples" else f"{table}.csv"

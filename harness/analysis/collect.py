@@ -26,6 +26,7 @@ from harness.analysis.halting import effort, flips, stopping
 from harness.analysis.overall import overall
 from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
 from harness.analysis.traces import collect_traces
+from harness.analysis.unsafe import mark, unsafe_runs
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
 from harness.tables import LATER, RUN_TABLES, SAMPLES, STATES, VOTE_TABLES, check_rows, names
@@ -84,6 +85,8 @@ def collect(results: Path) -> None:
     moving = read_table(results / table_file(STATES), STATES).to_dict("records")
     evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes, moving)
     write_table(results, "claims", claims.judged(evidence))
+    if unsafe := unsafe_runs(finished):
+        mark(results, {run["cell_id"] for run in unsafe}, {run["task"] for run in unsafe})
 
 
 def _by_segment(results: Path, finished: Sequence[Row]) -> list[Row]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from harness.errors import BrokenData, UserError
 from harness.files import read_json
-from harness.tables import SCHEMA_VERSION, TABLES, check_rows, names
+from harness.tables import MARK, SCHEMA_VERSION, TABLES, check_rows, names
 
 
 class _Part(BaseModel):
@@ -191,7 +191,7 @@ def read_parts(
             head = file.readline().rstrip("\r\n")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise BrokenData(f"{path}: cannot be read ({error})") from None
-    if head != ",".join(names(table)):
+    if head not in (",".join(names(table)), ",".join([*names(table), MARK])):
         raise BrokenData(f"{path}: its columns are not those of table {table}, version {SCHEMA_VERSION}")
     wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
     text = [column.name for column in wanted if column.kind in ("str", "bool")]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from harness.analysis.results import Tables
+from harness.analysis.unsafe import unsafe_runs, warning
 from harness.report import numbers
 from harness.report.answers import answer, headline
 from harness.report.claims import claim_tables
@@ -50,6 +51,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         limit_tables=_unfinished(tables),
         runs=_runs(tables, results_href),
         command=suite.command,
+        warning=warning(run["task"] for run in unsafe_runs(tables.runs.to_dict("records"))),
     )
 
 

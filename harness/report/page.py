@@ -116,6 +116,7 @@ class Page:
     limit_tables: list[Table]
     runs: Table
     command: str
+    warning: str = ""  # above everything: what makes figures worthless
     browser: str = ""  # JSON of the example browser
 
 

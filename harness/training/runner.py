@@ -26,7 +26,7 @@ from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
 from harness.files import sweep, write_json, write_text
 from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
-from harness.tables import GATES_FILE, TRACE_FILE
+from harness.tables import GATES_FILE, TRACE_FILE, UNSANDBOXED
 from harness.training import checkpoint, side_runs
 from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
 from harness.training.ranks import ALONE, Failed, RankLost, Ranks
@@ -34,8 +34,6 @@ from harness.training.telling import Teller
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
 from tasks.base import Examples, Splits, Task, create_task
-
-UNSANDBOXED = "unsandboxed"
 
 CHECKPOINT_SECONDS = 60.0
 """Least time between two checkpoints by default: what a killed run loses at most, and one update."""
