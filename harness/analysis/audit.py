@@ -33,7 +33,7 @@ VETO = ("G-neg",)
 """Gates that take a comparison's verdict where they failed, and leave it where they did not run."""
 
 CONTROL_CONFIDENCE = 0.99
-"""Of the two Wilson intervals of G-neg. Apart by chance: under 1 in 2,000 for arms that are at the floor."""
+"""Of the two Wilson intervals of G-neg. They lie apart for 1 in 6,700 arms that are at chance (100 or 200 examples)."""
 
 SAME_FLOPS = 0.05
 SAME_CORE, SAME_TOTAL = 0.01, 0.02
@@ -256,7 +256,7 @@ def fallback(of: Runs) -> Found:
 
 def negative(of: Runs) -> Found:
     """What can learn nothing scores as it must: trivial predictors low, the exact solver at 100 %, and the arm itself,
-    trained on shuffled labels, no better than the best trivial predictor of those labels, whose accuracy is chance.
+    trained on shuffled labels, no better than chance (training/side_runs.py says what that is).
 
     Above chance means that its Wilson interval lies above chance's on as many examples, both of CONTROL_CONFIDENCE.
     """

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from harness import seeds
 from harness.cell import Cell
 from harness.evaluation.evaluate import Evaluation, limited
@@ -27,6 +29,14 @@ def held_out(splits: Splits, cell: Cell) -> Examples:
     return limited(splits["test"], cell.recipe.evaluation.test_examples)
 
 
+def chance(task: Task, train: Examples, held: Examples) -> float:
+    """The best that nothing but the frequencies of answers can give: the best trivial predictor fitted on the shuffled
+    training data, or the held-out examples' own most frequent answer, if that is right more often. (Of two classes a
+    model that learned nothing may well settle on the one that training has less of.)"""
+    most_frequent = np.unique(np.asarray(held.labels), axis=0, return_counts=True)[1].max() / len(held)
+    return max(task.floor({"train": train, "test": held}), float(most_frequent))
+
+
 def record(
     cell: Cell,
     task: Task,
@@ -38,7 +48,7 @@ def record(
     test: Evaluation | None,
 ) -> dict[str, Any]:
     """record.json of a control or a trial: columns of runs.csv as far as they apply, and the token accuracy on
-    validation by which equal trials are told apart. A control's floor is that of its own, shuffled, training data."""
+    validation by which equal trials are told apart. A control's floor is `chance`."""
     best = curves[selected]
     row: dict[str, Any] = dict.fromkeys(names("runs")) | identity(cell) | provenance()
     row |= {
@@ -53,6 +63,6 @@ def record(
         "started": started.isoformat(timespec="seconds"),
     }
     if test is not None:
-        row["floor"] = task.floor({"train": splits["train"], "test": held_out(splits, cell)})
+        row["floor"] = chance(task, splits["train"], held_out(splits, cell))
         row["test_exact"], row["test_examples"] = float(test.fixed().mean()), len(test)
     return row
