@@ -24,7 +24,16 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.frontier import pareto
 from harness.analysis.halting import effort, flips, stopping
 from harness.analysis.overall import overall
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
+from harness.analysis.results import (
+    PlannedCell,
+    Suite,
+    forget_tables,
+    read_cells,
+    read_references,
+    read_suite,
+    read_table,
+    table_file,
+)
 from harness.analysis.traces import collect_traces
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
@@ -81,6 +90,7 @@ def collect(results: Path) -> None:
     moving = read_table(results / table_file(STATES), STATES).to_dict("records")
     evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes, moving)
     write_table(results, "claims", claims.judged(evidence))
+    forget_tables()
 
 
 def _by_segment(results: Path, finished: Sequence[Row]) -> list[Row]:

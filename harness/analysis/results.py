@@ -6,7 +6,7 @@ import gzip
 import json
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,11 +167,37 @@ def table_file(table: str) -> str:
     return "examples.csv.gz" if table == "examples" else f"{table}.csv"
 
 
+SMALL = 64_000
+"""Bytes of a file that is kept once read: collecting reads a run's share of examples four times, each for itself."""
+
+
 def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
     """A table or a run's share of it. str columns stay text (empty = ""), all others become floats (empty = NaN).
 
     Raises BrokenData when its columns are not those of the schema.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BrokenData(f"{path}: cannot be read ({error})") from None
+    if found.st_size > SMALL or columns is None:
+        return _read_table(path, table, columns)
+    kept = _kept(path, table, found.st_mtime_ns, found.st_size)
+    return kept[[name for name in names(table) if name in columns]].copy()
+
+
+@lru_cache(maxsize=512)
+def _kept(path: Path, table: str, changed: int, size: int) -> pd.DataFrame:
+    """A small table whole; read again where the file has changed."""
+    return _read_table(path, table, None)
+
+
+def forget_tables() -> None:
+    """Give back the memory of what `read_table` keeps."""
+    _kept.cache_clear()
+
+
+def _read_table(path: Path, table: str, columns: list[str] | None) -> pd.DataFrame:
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             head = file.readline().rstrip("\r\n")
