@@ -269,9 +269,10 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
 
 
 def _states(arm: str, trained: int, depth: int, random: np.random.Generator) -> list[dict[str, Any]]:
-    """States that come to rest, H filling more dimensions than L."""
+    """States that come to rest, those of hrm later than others, H filling more dimensions than L."""
     return [
-        {"state": state, "segments": k, "residual": 0.9**k + 0.01 * random.random(), "norm": 1.0,
+        {"state": state, "segments": k, "norm": 1.0,
+         "residual": (0.9 if arm == "hrm" else 0.7) ** k + 0.01 * random.random(),
          "participation_ratio": full * (1 + 0.02 * k), "width": 64, "vectors": 384, "examples": 24,
          "beyond_training": k > trained}
         for state, full in ((("z_H", 20.0), ("z_L", 8.0)) if arm == "hrm" else (("z", 12.0),))

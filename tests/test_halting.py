@@ -14,9 +14,10 @@ from synthetic import FakeTask, build
 from harness.analysis.by_segment import BySegment, read_by_segment
 from harness.analysis.calibration import calibration_error, reliability
 from harness.analysis.collect import collect
+from harness.analysis.evidence import Evidence, moving
 from harness.analysis.frontier import dominates, pareto
 from harness.analysis.halting import effort, fisher_interval, flips, rank_correlation, stopping
-from harness.analysis.results import read_table
+from harness.analysis.results import read_suite, read_table
 
 RUN = {"cell_id": "c", "task": "t", "arm": "a", "seed": 0, "segments": 3, "flops_per_answer": 30.0}
 
@@ -128,6 +129,29 @@ def test_tables_agree_with_one_another(results):
         assert own.to_numpy() == pytest.approx(other.loc[own.index].to_numpy())
     states = read_table(results / "states.csv", "states")
     assert set(states["arm"]) == {"hrm"} and set(states["state"]) == {"z_H", "z_L"}
+
+
+def test_the_arm_whose_state_moves_further_is_told_from_the_other(tmp_path):
+    tasks = {"toy": FakeTask({"hrm": 0.6, "looped": 0.5}, seeds=5, examples=20),
+             "few": FakeTask({"hrm": 0.6, "looped": 0.5}, seeds=2, examples=20)}  # fmt: skip
+    folder = build(tmp_path, tasks)
+    collect(folder)
+    runs, states = (read_table(folder / f"{name}.csv", name).to_dict("records") for name in ("runs", "states"))
+    of = Evidence(folder, read_suite(folder), runs, (), (), (), states=states)
+    holds = {}
+    for pair in (["hrm", "looped"], ["looped", "hrm"]):
+        for task in tasks:
+            (outcome,) = moving(of, task, {"moving": pair})
+            holds[pair[0], task] = outcome.holds
+    assert holds == {("hrm", "toy"): True, ("looped", "toy"): False, ("hrm", "few"): None, ("looped", "few"): None}
+    assert not [*moving(of, "toy", {"moving": ["hrm", "transformer"]})], "a one-pass arm has no states"
+    rows = read_table(folder / "claims.csv", "claims")
+    assert (rows["reason"] != "").all() and (rows["verdict"] != "").all(), "every claim has a verdict and why"
+    settled = rows[rows["claim"].isin(["R06", "R07", "R08", "R09", "R10", "R18", "R40"])]
+    assert (
+        set(settled["verdict"]) <= {"supported", "refuted"} and len(settled) == 7 and (settled["measured"] != "").all()
+    )
+    assert set(rows[rows["claim"] == "R39"]["verdict"]) == {"not testable"}
 
 
 def test_runs_of_before_these_tables_existed_are_still_collected(results, tmp_path):

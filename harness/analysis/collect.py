@@ -24,7 +24,16 @@ from harness.analysis.evidence import Evidence
 from harness.analysis.frontier import pareto
 from harness.analysis.halting import effort, flips, stopping
 from harness.analysis.overall import overall
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
+from harness.analysis.results import (
+    PlannedCell,
+    Suite,
+    forget_tables,
+    read_cells,
+    read_references,
+    read_suite,
+    read_table,
+    table_file,
+)
 from harness.analysis.traces import collect_traces
 from harness.analysis.unsafe import mark, unsafe_runs
 from harness.errors import BrokenData
@@ -87,6 +96,7 @@ def collect(results: Path) -> None:
     write_table(results, "claims", claims.judged(evidence))
     if unsafe := unsafe_runs(finished):
         mark(results, {run["cell_id"] for run in unsafe}, {run["task"] for run in unsafe})
+    forget_tables()
 
 
 def _by_segment(results: Path, finished: Sequence[Row]) -> list[Row]:

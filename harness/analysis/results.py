@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,6 +171,8 @@ def table_file(table: str) -> str:
 
 PART_ROWS = 50_000
 """Rows of a long table that are in memory together: as text, 16 segments of an example take about 1.5 kB."""
+SMALL = 64_000
+"""Bytes of a file that is kept once read: collecting reads a run's share of examples four times, each for itself."""
 
 
 def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -178,8 +180,30 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
 
     Raises BrokenData when its columns are not those of the schema.
     """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BrokenData(f"{path}: cannot be read ({error})") from None
+    if found.st_size > SMALL or columns is None:
+        return _whole(path, table, columns)
+    kept = _kept(path, table, found.st_mtime_ns, found.st_size)
+    return kept[[name for name in names(table) if name in columns]].copy()
+
+
+@lru_cache(maxsize=512)
+def _kept(path: Path, table: str, changed: int, size: int) -> pd.DataFrame:
+    """A small table whole; read again where the file has changed."""
+    return _whole(path, table, None)
+
+
+def _whole(path: Path, table: str, columns: list[str] | None) -> pd.DataFrame:
     (frame,) = read_parts(path, table, columns, None)
     return frame
+
+
+def forget_tables() -> None:
+    """Give back the memory of what `read_table` keeps."""
+    _kept.cache_clear()
 
 
 def read_parts(

@@ -84,26 +84,30 @@ def _sure(tables: Tables, row: dict[str, Any]) -> Question:
     lines = [_unbroken(row["sentence"])]
     if not numbers.absent(row["low"]):
         lines.append(
-            f"With new seeds and new examples, the true difference lies between {numbers.percent(row['low'])} and "
-            f"{numbers.percent(row['high'])} points in 95 of 100 repetitions of such an experiment."
+            f"The interval {numbers.percent_range(row['low'], row['high'])} counts new seeds and new examples: of 100 "
+            "such experiments, about 95 give one that holds the true difference."
         )
     ps = (("p", "p"), ("p_adjusted", "adjusted over the primary comparisons (Holm)"), ("p_sign_flip", "sign flip"))
     found = [f"{words} {numbers.p_value(row[name])}" for name, words in ps if not numbers.absent(row[name])]
-    lines += [f"p-values: {', '.join(found)}; the adjusted one decides."] if found else []
+    decides = "" if numbers.absent(row["p_adjusted"]) else "; the adjusted one decides"
+    lines += [f"p-values: {', '.join(found)}{decides}."] if found else []
     if row["no_contrast"]:
         lines.append(f"No contrast: {row['no_contrast']}.")
     if row["gate"]:
         lines.append(f"A validity gate is shut: {row['gate']}.")
     settled = row["verdict"] in (compare.BETTER, compare.WORSE, compare.NO_DIFFERENCE)
-    if not settled and not numbers.absent(row["seeds_needed"]):
-        lines.append(f"About {row['seeds_needed']:.0f} seeds would settle a difference of this size (80 % power).")
-    elif not settled and not row["no_contrast"] and not numbers.absent(row["difference"]):
+    if settled or row["no_contrast"] or numbers.absent(row["low"]):
+        return Question("How sure?", lines)
+    if not numbers.absent(row["seeds_needed"]):
+        seeds = max(row["seeds_needed"], tables.suite.minimum_seeds)
+        lines.append(f"About {seeds:.0f} seeds would settle a difference of this size (80 % power).")
+    else:
         lines.append("Not even 1,000 seeds would settle a difference of this size with these test examples.")
     return Question("How sure?", lines)
 
 
 def _compute(tables: Tables, task: str) -> Question:
-    table = matchings_table(tables, task)
+    table = matchings_table(tables, task, brief=True)
     words = "Which arms have what in common with the first one, and what becomes of the difference then."
     if not table.rows:
         return Question("At equal compute?", ["No arm of this task is matched to another."])

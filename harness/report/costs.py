@@ -86,46 +86,55 @@ def arms_table(suite: Suite, tables: Tables) -> Table:
     return table
 
 
-def matchings_table(tables: Tables, task: str) -> Table:
-    """Absolute and relative gain under each matching rule; one row per matched pair, exact accuracy on test."""
+BRIEF = (0, 1, 2, 6, 7, 9, 10, 3)
+"""Columns of the matchings that answer "at equal compute?" on a small screen."""
+
+
+def matchings_table(tables: Tables, task: str, *, brief: bool = False) -> Table:
+    """Absolute and relative gain under each matching rule; one row per matched pair, exact accuracy on test.
+
+    brief: only what was matched to a reference, and fewer columns.
+    """
     titles = ("first (%)", "second (%)", "gain (points)", "95 % interval", "relative gain (%)")
+    columns = [
+        *(column(t) for t in ("what is equal", "first", "second", "verdict")),
+        *(number(t) for t in titles),
+        *(number(t) for t in ("ratio of FLOPs per answer", "ratio of training FLOPs")),
+        column("runs"),
+    ]
     table = Table(
         f"The matchings side by side on {task}",
-        [
-            *(column(t) for t in ("what is equal", "first", "second", "verdict")),
-            *(number(t) for t in titles),
-            *(number(t) for t in ("ratio of FLOPs per answer", "ratio of training FLOPs")),
-            column("runs"),
-        ],
-        note="Exact accuracy on test, trained depth. Relative gain: the difference over the second arm's accuracy. "
-        "Ratios: first over second. "
-        "A verdict on a pair that is not the primary one is not adjusted for their number.",
+        [columns[i] for i in BRIEF] if brief else columns,
+        note=("" if brief else "Relative gain: the difference over the second arm's accuracy. ")
+        + "Exact accuracy on test, trained depth. Ratios: first over second. A verdict on a pair that is not the "
+        "primary one is not adjusted for their number.",
     )
     rows = select(tables.comparisons, task=task, split="test", metric="exact", stopping="fixed")
     runs = select(tables.runs, task=task, status="finished").groupby("arm")[["flops_per_answer", "flops_train"]].mean()
+    matched = {name: arm.match.to for name, arm in tables.suite.arms.items() if arm.match}
     for row in rows.to_dict("records"):
-        rule = compare.rule_in_words(row["matching_rule"])
-        if not rule or numbers.absent(row["difference"]):
-            continue
         first, second = row["arm_a"], row["arm_b"]
+        rule = compare.rule_in_words(row["matching_rule"])
+        direct = matched.get(first) == second or matched.get(second) == first
+        if not rule or numbers.absent(row["difference"]) or (brief and not direct):
+            continue
         relative = row["difference"] / row["mean_b"] if row["mean_b"] else None
         ratios = [runs[name].get(first, float("nan")) / runs[name].get(second, float("nan")) for name in runs]
         quiet = " quiet" * (row["role"] != "primary")
-        table.rows.append(
-            Row([
-                Cell(rule),
-                arm_cell(tables, first),
-                arm_cell(tables, second),
-                Cell(row["verdict"], tone=TONES[row["verdict"]] + quiet),
-                Cell(numbers.percent(row["mean_a"]), row["mean_a"]),
-                Cell(numbers.percent(row["mean_b"]), row["mean_b"]),
-                Cell(numbers.percent(row["difference"]), row["difference"]),
-                Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
-                Cell(numbers.NONE if relative is None else numbers.percent(relative), relative),
-                *(Cell(f"{numbers.short(ratio)} ×" if ratio == ratio else numbers.NONE, ratio) for ratio in ratios),
-                source_cell(tables, row["cells"]),
-            ])
-        )  # fmt: skip
+        cells = [
+            Cell(rule),
+            arm_cell(tables, first),
+            arm_cell(tables, second),
+            Cell(row["verdict"], tone=TONES[row["verdict"]] + quiet),
+            Cell(numbers.percent(row["mean_a"]), row["mean_a"]),
+            Cell(numbers.percent(row["mean_b"]), row["mean_b"]),
+            Cell(numbers.percent(row["difference"]), row["difference"]),
+            Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
+            Cell(numbers.NONE if relative is None else numbers.percent(relative), relative),
+            *(Cell(f"{numbers.short(ratio)} ×" if ratio == ratio else numbers.NONE, ratio) for ratio in ratios),
+            source_cell(tables, row["cells"]),
+        ]
+        table.rows.append(Row([cells[i] for i in BRIEF] if brief else cells))
     return table
 
 

@@ -311,7 +311,10 @@ def _state_panel(rows: pd.DataFrame, arms: dict[str, Look], column: str, label: 
                 axes.fill_between(found["segments"], found["min"], found["max"], color=look.colour, alpha=0.15,
                                   linewidth=0)  # fmt: skip
         _segment_axis(axes, rows)
-        axes.set_ylim(bottom=0)
+        if rows[column].max() > 30 * rows[column].min() > 0:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_ylabel(label)
 
     return panel
