@@ -164,7 +164,7 @@ class Soak:
                 time.sleep(self.chance.uniform(0, 0.05))
                 self.kill(role, phase, self.chance.choice(targets), command)
                 return True
-            if time.monotonic() > deadline:
+            if role != "node" and time.monotonic() > deadline:
                 self.aims.append(self.aims.pop(0))
                 return self.kill_one(command)
             time.sleep(0.003)
