@@ -24,6 +24,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -163,7 +164,7 @@ class Soak:
                 time.sleep(self.chance.uniform(0, 0.05))
                 self.kill(role, phase, self.chance.choice(targets), command)
                 return True
-            if time.monotonic() > deadline:
+            if role != "node" and time.monotonic() > deadline:
                 self.aims.append(self.aims.pop(0))
                 return self.kill_one(command)
             time.sleep(0.003)
@@ -218,9 +219,14 @@ class Nodes:
         os.environ.update(environment | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"})
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args=self.ARGUMENTS)
+        self.files = tempfile.mkdtemp(prefix="hrm-nodes-")
+        self.cluster = Cluster(initialize_head=True, head_node_args=self.ARGUMENTS | {"temp_dir": self.files})
         self.address = self.cluster.address
         self.add_second()
+
+    def close(self) -> None:
+        self.cluster.shutdown()
+        shutil.rmtree(self.files, ignore_errors=True)
 
     def add_second(self) -> None:
         self.node = self.cluster.add_node(**self.ARGUMENTS)
@@ -311,7 +317,7 @@ def main() -> int:
             print(f"suite {suites}: {len(soak.kills) - before} kills, {len(differs)} files differ", flush=True)
     finally:
         if soak.nodes:
-            soak.nodes.cluster.shutdown()
+            soak.nodes.close()
     fell = Counter(f"{kill['killed']} in {kill['fell_in']}" for kill in soak.kills)
     document = {
         "executor": options.executor,

@@ -124,9 +124,17 @@ def started(folder: Path, *extra: str) -> subprocess.Popen:
     )
 
 
+def below(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder in which others write; none where a folder vanishes under the search."""
+    try:
+        return list(folder.rglob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def wait_for(folder: Path, pattern: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not list(folder.rglob(pattern)):
+    while not below(folder, pattern):
         assert time.monotonic() < deadline, f"no {pattern}"
         time.sleep(0.02)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import ROOT, suite_file
-from test_faults import command, faulty_suite, plugin, started, wait_for  # noqa: F401 (plugin is a fixture)
+from test_faults import below, command, faulty_suite, plugin, started, wait_for  # noqa: F401 (plugin is a fixture)
 from test_running import every_table, rows, run
 
 from benchmarks.soak import Nodes, Notes
@@ -42,7 +42,7 @@ def nodes(tmp_path_factory):
     kept, log = dict(os.environ), tmp_path_factory.mktemp("nodes") / "phases.log"
     made = Nodes({"SOAK_PARENT": str(os.getpid()), "SOAK_LOG": str(log)})
     yield made
-    made.cluster.shutdown()
+    made.close()
     os.environ.clear()
     os.environ.update(kept)
 
@@ -72,16 +72,16 @@ def test_a_node_lost_in_the_middle_of_a_suite_loses_nothing(nodes, whole, plugin
     suite_file(tmp_path)
     extra = (*plugins[way], "--plugin", str(ROOT / "benchmarks/soak_notes.py"), "--checkpoint-seconds", "0.1")
     process = started(tmp_path, "--executor", "ray", *LONGER, *extra)
-    notes, deadline = Notes(Path(os.environ["SOAK_LOG"])), time.monotonic() + 200
+    notes, deadline = Notes(Path(os.environ["SOAK_LOG"])), time.monotonic() + 600
     while True:
         training = {number for number, at in notes.look().items() if at.phase == "training"}
-        saved = {path.parent for path in (tmp_path / "results").rglob("checkpoint-*.pt")}
+        saved = {path.parent for path in below(tmp_path / "results", "checkpoint-*.pt")}
         if training & nodes.second() and len(saved) == 2:
             break
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.005)
     nodes.lose_second()
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "lost with its node; started again from its last checkpoint (1 of 3)" in err
     assert ("return their results by value" if way == "by value" else "share the results folder") in err
@@ -106,7 +106,7 @@ def test_faults_on_a_node_are_recorded_with_reason_and_log(nodes, plugin, plugin
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
     faulty_suite(tmp_path, *faults)
     arguments = ["--executor", "ray", "--plugin", str(plugin), *plugins[way]]
-    done = subprocess.run(command(tmp_path, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(tmp_path, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     found = {row["arm"]: row for row in rows(tmp_path / "results/toy/runs.csv")}
     assert {arm: row["status"] for arm, row in found.items()} == {"hrm": "finished", **faults}
@@ -122,10 +122,10 @@ def test_ctrl_c_stops_a_run_on_its_own_cluster_which_ends_with_it(tmp_path, whol
     """Ctrl-C reaches every process of the terminal, Ray's too; the cells leave checkpoints; locally it goes on."""
     suite_file(tmp_path)
     process = started(tmp_path, "--executor", "ray", *LONGER, "--checkpoint-seconds", "0.2")
-    wait_for(tmp_path / "results", "checkpoint-*.pt")
+    wait_for(tmp_path / "results", "checkpoint-*.pt", seconds=600)
     assert open_to_the_network(process.pid) == []
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "left for the next time" in err
     with pytest.raises(ProcessLookupError):

@@ -40,9 +40,7 @@ from harness.training.device import DETERMINISTIC_VARIABLE
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 REQUIREMENTS = "requirements-ray.txt"
-OBJECT_STORE_BYTES = (
-    200 * 2**20
-)  # of a cluster of our own: it carries nothing but the files of nodes without the folder
+OBJECT_STORE_BYTES = 200 * 2**20  # of a cluster of our own, which shares its disk, so that next to nothing is carried
 TURN_SECONDS = 0.2  # a node waits so long for messages of its worker before it asks for ours
 KEPT = 2  # checkpoints
 LOSSES = 3
@@ -96,13 +94,14 @@ class Remote:
             while self.exitcode is None:
                 for message in ray.get(self.actor.exchange.remote(self._words(), TURN_SECONDS)):
                     self._pass_on(message)
-            ray.get(self.actor.close.remote())
         except Exception as error:
             self.away = isinstance(error, ray.exceptions.RayError) and not isinstance(
                 error, ray.exceptions.RayTaskError
             )
             self.lost = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[-1]}"
         finally:
+            with contextlib.suppress(Exception):  # a node that is gone has nothing to clear away
+                ray.get(self.actor.close.remote(), timeout=0 if self.away else WORKER_STOP_SECONDS)
             self._end_actor()
             self.connection.close()
 
