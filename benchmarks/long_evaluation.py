@@ -88,7 +88,7 @@ def measure(count: int, tokens: int, out: Any) -> None:
     torch.set_num_threads(1)
     task = Rows(tokens=tokens)
     config = {"hidden": 4, "heads": 2, "inner": 4, "H_layers": 1, "L_layers": 1, "H_cycles": 1, "L_cycles": 1}
-    with tempfile.TemporaryDirectory(dir=".") as place:
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         examples = made_up(folder, count, tokens)
         generator = torch.Generator().manual_seed(0)
