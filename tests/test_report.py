@@ -171,7 +171,7 @@ def test_every_table_of_a_task_leads_to_its_runs_and_to_the_command_that_makes_t
     tables = read_tables(results)
     seen = 0
     for section in page_of(tables, {}, "results").tasks:
-        for table in (table for part in section.parts for table in part.tables):
+        for table in section.tables:
             rows = [cell.source for row in table.rows for cell in row.cells if cell.source]
             for source in [table.source] if table.source else rows:
                 assert set(source.cells.split()) <= set(tables.runs["cell_id"]) and source.links
