@@ -17,6 +17,7 @@ from harness.analysis.collect import collect
 from harness.analysis.results import read_tables
 from harness.errors import UserError
 from harness.report import numbers
+from harness.report.content import page as page_of
 from harness.report.figures import COLOURS, MARKERS, looks
 from harness.report.html import build as build_report
 from harness.report.overview import all_figures
@@ -164,6 +165,32 @@ def test_markdown_says_the_same(reports: Path, page: Page) -> None:
     for table in tables:
         bars = {len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().split("\n")}
         assert len(bars) == 1, table
+
+
+def test_every_table_of_a_task_leads_to_its_runs_and_to_the_command_that_makes_them(results: Path) -> None:
+    tables = read_tables(results)
+    seen = 0
+    for section in page_of(tables, {}, "results").tasks:
+        for table in section.tables:
+            rows = [cell.source for row in table.rows for cell in row.cells if cell.source]
+            for source in [table.source] if table.source else rows:
+                assert set(source.cells.split()) <= set(tables.runs["cell_id"]) and source.links
+                assert f"--tasks {section.name} --arms" in source.command
+                seen += 1
+            assert table.source or rows or section.answer.label == "not run", table.caption
+    assert seen > 20
+
+
+def test_the_figure_and_table_for_a_readme_say_what_the_report_says(results: Path, reports: Path) -> None:
+    text = (reports / "main.md").read_text(encoding="utf-8")
+    assert "figures/main.svg" in text and (reports / "figures" / "main.png").is_file()
+    tables = read_tables(results)
+    (row,) = tables.comparisons.query("task == 'won' and role == 'primary'").to_dict("records")
+    line = next(line for line in text.splitlines() if line.startswith("| won "))
+    for value in (row["mean_a"], row["mean_b"], row["difference"]):
+        assert numbers.percent(value) in line
+    assert "**better**" in line and "**not run**" in text
+    assert len(text) < 4000 and (reports / "figures" / "main.svg").stat().st_size < 100_000
 
 
 def test_numbers_of_the_tables_stand_in_the_report(results: Path, html: str) -> None:

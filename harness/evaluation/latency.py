@@ -14,7 +14,7 @@ from models.base import ReasoningModel
 from tasks.base import Examples, Task
 
 MOST_TIMES = 6
-ENOUGH_SECONDS = 0.5
+ENOUGH_SECONDS = 0.2
 """Six answers; fewer where they take longer than this together."""
 
 

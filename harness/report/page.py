@@ -96,6 +96,11 @@ class TaskSection:
     facts: list[tuple[str, str]]
     parts: list[Part]
 
+    @property
+    def tables(self) -> list[Table]:
+        """Of all its parts."""
+        return [table for part in self.parts for table in part.tables]
+
 
 @dataclass
 class Page:
