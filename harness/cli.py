@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from harness.errors import BenchError, NothingToRun, UserError, did_you_mean
+from harness.errors import BenchError, UserError, did_you_mean
 from harness.options import (
     REPORTS,
     RESULTS,
@@ -19,9 +18,15 @@ from harness.options import (
     Arms,
     Assign,
     BatchSize,
+    CheckpointSeconds,
+    ControlRuns,
     DataDir,
     Device,
+    Executor,
+    GpusPerCell,
+    HangMinutes,
     MaxExamples,
+    MaxMinutes,
     MaxUpdates,
     Plugins,
     Precision,
@@ -29,22 +34,23 @@ from harness.options import (
     Results,
     SandboxTier,
     Seeds,
+    SinkNames,
     Smoke,
     SuiteName,
     Tasks,
     TaskSetting,
+    TensorBoard,
 )
 from harness.request import (
+    SuiteRequest,
     assigned,
     choose_sandbox,
     data_folder,
     load_plugins,
-    planned,
     positive,
-    share_of,
     split,
 )
-from harness.saying import announce, command_line, finish, print_json, say, summarise
+from harness.saying import finish, print_json, say
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -93,12 +99,13 @@ def run(
     max_updates: MaxUpdates = None,
     max_examples: MaxExamples = None,
     batch_size: BatchSize = None,
-    max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes; the same command goes on.")
-    ] = None,
+    controls: ControlRuns = None,
+    max_minutes: MaxMinutes = None,
     jobs: Annotated[
         str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time. Changes no number, only the time.")
     ] = "auto",
+    executor: Executor = "local",
+    gpus_per_cell: GpusPerCell = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N shares of the cells, from 1.")
     ] = None,
@@ -106,12 +113,10 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Strict deterministic algorithms on CUDA (on CPU every run is).")
     ] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
-    ] = 60.0,
-    hang_minutes: Annotated[
-        float, typer.Option("--hang-minutes", metavar="M", help="Kill a worker without progress for M minutes.")
-    ] = 30.0,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
+    tensorboard: TensorBoard = False,
+    sink: SinkNames = None,
+    hang_minutes: HangMinutes = 30.0,
     device: Device = None,
     precision: Precision = None,
     results: Results = RESULTS,
@@ -122,70 +127,22 @@ def run(
     allow_unsafe: AllowUnsafe = False,
 ) -> None:
     """Train and score a suite's cells, then write tables and report. What a bare --suite means."""
-    choose_sandbox(sandbox, allow_unsafe)
-    if max_minutes is not None and max_minutes <= 0:
-        raise UserError(f"--max-minutes {max_minutes:g}: must be above 0")
-    if hang_minutes <= 0:
-        raise UserError(f"--hang-minutes {hang_minutes:g}: must be above 0")
-    number_of_jobs = None if jobs == "auto" else positive("--jobs", jobs)
-    part = None if shard is None else share_of(shard)
-    started = time.monotonic()
-    plan, folder = planned(
-        suite,
-        set_,
-        tasks,
-        arms,
-        seeds,
-        smoke,
-        max_updates,
-        max_examples,
-        batch_size,
-        device,
-        precision,
-        results,
-        data,
-        plugin,
-        deterministic,
-    )
-    from harness.analysis.collect import collect
-    from harness.execution import local
-    from harness.execution.progress import monitor
-    from harness.files import held
-    from harness.report import html
-    from harness.results import check_writable, describe
-    from harness.training.runner import Options
+    from harness.execution import together
+    from harness.running import Execution, run_suite
 
-    check_writable(reports, "--reports")
-    with held(folder, say):
-        describe(plan, folder, command_line())
-    announce(plan)
-    mine = plan.cells if part is None else local.shard(plan.cells, *part)
-    if part is not None:
-        say(f"shard {shard}: {len(mine)} of {len(plan.cells)} cells")
-    outcome = local.run(
-        plan,
-        folder,
-        jobs=number_of_jobs or local.default_jobs(plan),
-        monitor=monitor(),
-        cells=mine,
-        retry_failed=retry_failed,
-        plugins=[str(path) for path in plugin or ()],
-        deadline=None if max_minutes is None else started + 60 * max_minutes,
-        hung_seconds=60 * hang_minutes,
-        options=Options(checkpoint_seconds=checkpoint_seconds),
-    )
-    summarise(plan, outcome, time.monotonic() - started)
-    with held(folder, say):
-        describe(plan, folder, command_line())  # once more, for the cells that other commands finished meanwhile
-        collect(folder)
-        page = html.build(folder, reports)
-    finish(folder, page, outcome)
-    if outcome.failed:
-        raise typer.Exit(1)
-    if outcome.left:
-        raise typer.Exit(130)
-    if mine and outcome.skipped == len(mine):
-        raise NothingToRun("nothing was left to run: every cell asked for was skipped, for the reasons above")
+    together.prepare(jobs, executor)
+    choose_sandbox(sandbox, allow_unsafe)
+    how = Execution.of(
+        jobs, shard, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, executor, gpus_per_cell, sink,
+        tensorboard,
+    )  # fmt: skip
+    request = SuiteRequest(
+        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, controls, device, precision,
+        results, data, plugin, deterministic, together.number_of_ranks(),
+    )  # fmt: skip
+    code = run_suite(request, how, reports)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -199,6 +156,7 @@ def plan(
     max_updates: MaxUpdates = None,
     max_examples: MaxExamples = None,
     batch_size: BatchSize = None,
+    controls: ControlRuns = None,
     device: Device = None,
     precision: Precision = None,
     results: Results = RESULTS,
@@ -206,10 +164,10 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show what a run would do: cells, parameters, FLOPs, memory, disk, minutes, missing data, reachable verdicts."""
-    made, folder = planned(
-        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, device, precision, results,
-        data, plugin,
-    )  # fmt: skip
+    made, folder = SuiteRequest(
+        suite, set_, tasks, arms, seeds, smoke, max_updates, max_examples, batch_size, controls, device, precision,
+        results, data, plugin,
+    ).planned()  # fmt: skip
     from harness.estimate import show_plan
 
     print_json(show_plan(made, folder))
@@ -369,13 +327,52 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RESULTS_A", help="A results folder, such as results/tiny.")],
+    b: Annotated[Path, typer.Argument(metavar="RESULTS_B", help="Another one, of this suite or of another.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: results/compare/A-B.")] = None,
+) -> None:
+    """Compare two results folders arm by arm: A minus B, paired where they can be, with intervals and verdicts.
+
+    A run of A and a run of B are paired where task, arm and seed are the same and so are the data, byte by byte; then
+    example by example. What can't be paired is listed with the reason. Settings, machine, precision and versions may
+    differ, and are named: they are what is compared. Writes between.csv (docs/tables.md) and between.md into DIR.
+
+    Example: run a suite once more with --set recipe.loss=softmax --results results-softmax, then
+    compare results/tiny results-softmax/tiny
+    """
+    from harness.comparing import compare_folders
+
+    print_json(compare_folders(a, b, out or RESULTS / "compare" / f"{a.resolve().name}-{b.resolve().name}"))
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="The results folder that takes them; may be new.")],
+    others: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Results folders of the same suite.")],
+    reports: Reports = REPORTS,
+) -> None:
+    """Merge results folders of one suite, such as the shards of several machines, then write tables and report.
+
+    Finished cells are copied by their id, with every file's SHA-256 checked before and after. A cell that both have
+    with the same numbers stays as it is in INTO; one whose numbers differ is named, and nothing is merged at all.
+    FROM stays as it is. The tasks must have been asked for in the same way.
+
+    Example: on each machine --suite medium --shard I/8; copy the folders together; then
+    merge results/medium from-machine-1/medium from-machine-2/medium
+    """
+    from harness.merging import merge_folders
+
+    page, document = merge_folders(into, others, reports)
+    finish(into, page, None, document)
+
+
+@app.command()
 def reproduce(
     claim: Annotated[str, typer.Argument(metavar="CLAIM", help="R01 to R40 and others: claims.csv lists them.")],
     seeds: Seeds = None,
     smoke: Smoke = False,
-    max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes.")
-    ] = None,
+    max_minutes: MaxMinutes = None,
     jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Cells at a time.")] = "auto",
     device: Device = None,
     results: Results = RESULTS,

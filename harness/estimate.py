@@ -55,6 +55,8 @@ def show_plan(plan: Plan, folder: Path) -> dict[str, Any]:
     print(f"about {memory * jobs:,.0f} MiB of memory, {disk:,.0f} MiB of disk")
     return document | {
         "cells": len(plan.cells),
+        "controls": len(plan.controls()),
+        "trials": len(plan.trials()),
         "finished": done,
         "skipped": len(plan.cells) - len(ready),
         "minutes": round(seconds / jobs / 60, 1),
@@ -88,6 +90,8 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         arm_seconds = _seconds(task, train, scored, speed)
         per_parameter = BYTES_PER_PARAMETER + 4 * (task.recipe.ema is not None)
         dense = arm.cost.total - arm.cost.puzzle_table
+        beside = _beside(task, name, arm, folder, speed)
+        seconds += beside
         weights = per_parameter * dense + BYTES_PER_TABLE_ENTRY * arm.cost.puzzle_table
         arm_memory = (weights + arm.cost.activation_bytes) / 2**20 + 500
         seconds += arm_seconds * len(open_cells)
@@ -124,6 +128,8 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         ["arm", "layers × segments", "per answer", "per update", "training", "updates", "memory", "time per cell"],
         costs,
     )
+    for line in _side_lines(plan, task, folder):
+        print(f"  {line}")
     matches = _matches(task, list(shown))
     for remark in _remarks(plan, task, list(shown)):
         print(f"  {remark}")
@@ -137,6 +143,37 @@ def _task(plan: Plan, task: TaskPlan, cells: list[Cell], folder: Path) -> dict[s
         "memory_mib": memory,
         "verdicts": reachable(plan, task),
     }
+
+
+def _side_cells(task: TaskPlan, arm: str) -> list[Cell]:
+    """An arm's control and trials."""
+    return [*([task.controls[arm]] if arm in task.controls else []), *(t.cell for t in task.trials.get(arm, ()))]
+
+
+def _beside(task: TaskPlan, name: str, arm: ResolvedArm, folder: Path, speed: float | None) -> float:
+    """Seconds of an arm's controls and trials that are still to run; their few evaluations come on top."""
+    cells = _side_cells(task, name)
+    still = [c for c in cells if recorded(folder / c.run_folder).status not in ("finished", "diverged")]
+    updates = sum(cell.updates or 0 for cell in still)
+    return 0.0 if speed is None else updates * arm.cost.flops_per_update / speed
+
+
+def _side_lines(plan: Plan, task: TaskPlan, folder: Path) -> list[str]:
+    """What controls and tuning come to."""
+    lines, tuning, controls = [], plan.suite.tuning, plan.suite.controls
+    if controls is not None and task.controls:
+        lines.append(f"controls: {len(task.controls)} of {controls.updates} updates on shuffled labels, one per arm")
+    if tuning is not None and task.trials:
+        cells = [cell for arm in task.trials for cell in _side_cells(task, arm) if cell.purpose == "trial"]
+        ended = sum(recorded(folder / cell.run_folder).status in ("finished", "diverged") for cell in cells)
+        lines.append(
+            f"tuning: {tuning.trials} trials of {tuning.updates} updates per arm, the same points for all; "
+            f"{ended} of {len(cells)} made"
+        )
+        for arm, point in task.chosen.items():
+            chose = "to be chosen" if point is None else f"{point.learning_rate:g} and {point.weight_decay:g}"
+            lines.append(f"  {arm}: learning rate and weight decay {chose}")
+    return lines
 
 
 def _mismatch(arm: ResolvedArm) -> tuple[str, str]:

@@ -30,6 +30,14 @@ MaxExamples = Annotated[
     int | None, typer.Option("--max-examples", metavar="N", help="Score at most N examples per split, for trials.")
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Rows per update.")]
+ControlRuns = Annotated[
+    bool | None,
+    typer.Option(
+        "--controls/--no-controls",
+        help="A short training on shuffled labels per task and arm, for the gate G-neg. Default: as the suite says.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Default: the suite's.")]
 Precision = Annotated[
     str | None, typer.Option("--precision", metavar="auto|float32|bfloat16|float64", help="Default: the suite's.")
@@ -53,4 +61,26 @@ SandboxTier = Annotated[
 AllowUnsafe = Annotated[
     bool, typer.Option("--allow-unsafe", help="Where no sandbox holds, run without: programs can do anything.")
 ]
+Executor = Annotated[
+    str,
+    typer.Option("--executor", metavar="local|ray", help="ray: on a Ray cluster, that of RAY_ADDRESS or a local one."),
+]
+GpusPerCell = Annotated[
+    float | None, typer.Option("--gpus-per-cell", metavar="F", help="With ray: share of a GPU per cell (default 1).")
+]
 RESULTS, REPORTS = Path("results"), Path("reports")
+CheckpointSeconds = Annotated[
+    float, typer.Option("--checkpoint-seconds", min=0, metavar="S", help="Least time between two checkpoints.")
+]
+HangMinutes = Annotated[
+    float, typer.Option("--hang-minutes", metavar="M", help="Kill a worker without progress for M minutes.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves, halting depth and attention for TensorBoard, too.")
+]
+SinkNames = Annotated[
+    list[str] | None, typer.Option("--sink", metavar="NAME", help="Tell a plug-in's sink, too. Repeatable.")
+]
+MaxMinutes = Annotated[
+    float | None, typer.Option("--max-minutes", metavar="M", help="Stop after M minutes; the same command goes on.")
+]

@@ -15,10 +15,12 @@ from harness.errors import MissingData, UserError, did_you_mean
 from harness.matching import SOLVED, Matched, Reference, match_arm
 from harness.recipe import ONE_PASS, Loop, Recipe
 from harness.schema import validated
+from harness.side_cells import Trial, chosen, control_of, trials_of, tuned
 from harness.suite import Arm, Suite, deep_merge
 from harness.training.device import Choice, choose_device, choose_precision
 from harness.training.losses import LOSSES
-from harness.training.trainer import DTYPES
+from harness.training.trainer import DTYPES, check_ranks
+from harness.tuning import Point
 from models.base import MODELS, PRESET_LOOPS, ModelConfig, ModelShape, ReasoningModel, create_model, resolve_config
 from tasks.base import DataFolder, Task, create_task
 
@@ -45,8 +47,19 @@ class TaskPlan:
     recipe: Recipe
     arms: dict[str, ResolvedArm] = field(default_factory=dict)
     data: dict[int, DataSet] = field(default_factory=dict)  # by seed
+    trial_data: DataSet | None = None  # of the tuning stage
+    trials: dict[str, list[Trial]] = field(default_factory=dict)  # by arm
+    chosen: dict[str, Point | None] = field(default_factory=dict)  # by arm with trials; None: not all have ended well
+    controls: dict[str, Cell] = field(default_factory=dict)  # by arm
     skipped: MissingData | None = None
     not_scored: dict[str, dict[str, str]] = field(default_factory=dict)  # arm → split that it can't read → why
+
+    def data_of(self, cell: Cell) -> DataSet:
+        """What a cell trains on."""
+        if cell.purpose == "trial":
+            assert self.trial_data is not None
+            return self.trial_data
+        return self.data[cell.seed]
 
 
 @dataclass
@@ -58,6 +71,17 @@ class Plan:
     precision: dict[str, Choice]  # by task
     data_store: Path
     deterministic: bool = False  # asked for, and on a device where it makes a difference
+    ranks: int = 1  # processes that train each cell together
+
+    def controls(self) -> list[Cell]:
+        return [cell for task in self.tasks.values() for cell in task.controls.values()]
+
+    def trials(self) -> list[Cell]:
+        return [trial.cell for task in self.tasks.values() for own in task.trials.values() for trial in own]
+
+    def undecided(self) -> list[tuple[str, str]]:
+        """(task, arm) whose learning rate and weight decay the trials have not chosen yet: their cells are not run."""
+        return [(task.name, arm) for task in self.tasks.values() for arm, point in task.chosen.items() if point is None]
 
     def skipped(self) -> list[TaskPlan]:
         return [task for task in self.tasks.values() if task.skipped is not None]
@@ -79,7 +103,13 @@ class Selection:
 
 
 def make_plan(
-    suite: Suite, data: DataFolder, results: Path, selection: Selection | None = None, *, deterministic: bool = False
+    suite: Suite,
+    data: DataFolder,
+    results: Path,
+    selection: Selection | None = None,
+    *,
+    deterministic: bool = False,
+    ranks: int = 1,
 ) -> Plan:
     """All cells of the selection, in the order of the suite: task, then seed, then arm.
 
@@ -90,7 +120,7 @@ def make_plan(
     selection.check(suite)
     device = choose_device(suite.device)
     store = results.parent / "data"
-    plan = Plan(suite, {}, [], device, {}, store, deterministic and device.value == "cuda")
+    plan = Plan(suite, {}, [], device, {}, store, deterministic and device.value == "cuda", ranks)
     for name, entry in suite.tasks.items():
         if selection.tasks is not None and name not in selection.tasks:
             continue
@@ -98,18 +128,38 @@ def make_plan(
         recipe = suite.recipe_of(name)
         task_plan = plan.tasks[name] = TaskPlan(name, task, recipe)
         _check_votes(suite, name, task, recipe)
+        check_ranks(recipe, ranks)
         plan.precision[name] = choose_precision(recipe.precision, device.value)
         task_plan.arms = _resolve_arms(suite, name, task, recipe, plan.precision[name].value)
         try:
             for seed in range(selection.seeds or entry.seeds):
                 task_plan.data[seed] = data_sets.prepare(task, seed, data, store)
+            if suite.tuning is not None:
+                task_plan.trial_data = data_sets.prepare(task, suite.tuning.seed, data, store)
         except MissingData as missing:
             task_plan.skipped = missing
             task_plan.data = dict.fromkeys(range(selection.seeds or entry.seeds), _ABSENT)
         task_plan.not_scored = _unreadable(task_plan)
         wanted = [arm for arm in suite.arms_of(name) if selection.arms is None or arm in selection.arms]
+        _add_side_cells(plan, task_plan, wanted, results)
         plan.cells += [_cell(plan, task_plan, task_plan.arms[arm], seed) for seed in task_plan.data for arm in wanted]
     return plan
+
+
+def _add_side_cells(plan: Plan, task_plan: TaskPlan, arms: Sequence[str], results: Path) -> None:
+    """Trials and what they chose, then controls, which take what was chosen."""
+    if task_plan.skipped is not None:
+        return
+    tuning, controls = plan.suite.tuning, plan.suite.controls
+    for name in arms:
+        arm = task_plan.arms[name]
+        if tuning is not None:
+            assert task_plan.trial_data is not None
+            run = _cell(plan, task_plan, arm, 0)
+            own = task_plan.trials[name] = list(trials_of(run, tuning, task_plan.trial_data.digest))
+            task_plan.chosen[name] = chosen(own, results)
+        if controls is not None:
+            task_plan.controls[name] = control_of(_cell(plan, task_plan, arm, 0), controls)
 
 
 _ABSENT = DataSet(Path(), "absent", float("nan"), (), {}, {}, {})
@@ -233,6 +283,7 @@ def _updates(
 
 def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
     match = plan.suite.arms[arm.name].match
+    point = task_plan.chosen.get(arm.name)
     return Cell(
         suite=plan.suite.name,
         task=task_plan.name,
@@ -244,7 +295,7 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         model=arm.model,
         config=arm.config.model_dump(mode="json"),
         loop=arm.loop,
-        recipe=task_plan.recipe,
+        recipe=task_plan.recipe if point is None else tuned(task_plan.recipe, point),
         updates=arm.updates,
         match_to=match.to if match else None,
         match_rule=match.rule if match else None,
@@ -257,6 +308,7 @@ def _cell(plan: Plan, task_plan: TaskPlan, arm: ResolvedArm, seed: int) -> Cell:
         engine=engine(task_plan.recipe, plan.device.value),
         written=task_plan.task.generated,
         deterministic=plan.deterministic,
+        ranks=plan.ranks,
         flops_per_segment=arm.cost.flops_per_segment,
         flops_per_update=arm.cost.flops_per_update,
     )

@@ -106,7 +106,7 @@ def sandbox_provenance(task: Task) -> dict[str, Any]:
     """Where the task's written programs were run; empty where it runs none."""
     from harness.sandbox import shared
 
-    return {**dict.fromkeys(tables.LATER), **(shared.provenance() if task.executes else {})}
+    return {**dict.fromkeys(tables.SANDBOX), **(shared.provenance() if task.executes else {})}
 
 
 @cache

@@ -4,99 +4,102 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from harness.execution.local import Pool
     from harness.plan import Plan
     from harness.suite import Suite
 
+EXECUTORS = ("local", "ray")
 DATA_VARIABLE = "HRM_BENCH_DATA"
 
 
-def planned(
-    suite: str,
-    assignments: list[str] | None,
-    tasks: str | None,
-    arms: str | None,
-    seeds: int | None,
-    smoke: bool,
-    max_updates: int | None,
-    max_examples: int | None,
-    batch_size: int | None,
-    device: str | None,
-    precision: str | None,
-    results: Path,
-    data: Path | None,
-    plugin: list[Path] | None,
-    deterministic: bool = False,
-) -> tuple[Plan, Path]:
-    """The plan that a command line asks for, and its results folder."""
-    for option, value in (
-        ("--seeds", seeds),
-        ("--max-updates", max_updates),
-        ("--max-examples", max_examples),
-        ("--batch-size", batch_size),
-    ):
-        if value is not None:
-            positive(option, value)
-    recipe: dict[str, Any] = {}
-    if max_updates is not None:
-        recipe["max_updates"] = max_updates
-    if batch_size is not None:
-        recipe["batch_size"] = batch_size
-    if precision is not None:
-        recipe["precision"] = precision
-    if max_examples is not None:
-        recipe["evaluation"] = {"validation_examples": max_examples, "test_examples": max_examples}
-    checked = read(suite, assignments, smoke, recipe, device, precision, plugin)
-    folder = data_folder(data)
+@dataclass(frozen=True)
+class SuiteRequest:
+    """The options by which a command line names a suite and changes it."""
 
-    from harness.plan import Selection, make_plan
-    from harness.results import check_schema, check_writable
+    suite: str
+    assignments: Sequence[str] | None = None
+    tasks: str | None = None
+    arms: str | None = None
+    seeds: int | None = None
+    smoke: bool = False
+    max_updates: int | None = None
+    max_examples: int | None = None
+    batch_size: int | None = None
+    controls: bool | None = None  # None: as the suite says
+    device: str | None = None
+    precision: str | None = None
+    results: Path = Path("results")
+    data: Path | None = None
+    plugin: Sequence[Path] | None = None
+    deterministic: bool = False
+    ranks: int = 1
 
-    check_writable(results, "--results")
-    check_schema(results / checked.name)
-    load_plugins(plugin, models=True)
-    selection = Selection(split(tasks), split(arms), 1 if smoke and seeds is None else seeds)
-    place = results / checked.name
-    return make_plan(checked, folder, place, selection, deterministic=deterministic), place
+    def planned(self) -> tuple[Plan, Path]:
+        """The plan, and the suite's results folder."""
+        for option in ("seeds", "max_updates", "max_examples", "batch_size"):
+            value = getattr(self, option)
+            if value is not None:
+                positive(f"--{option.replace('_', '-')}", value)
+        checked = self.read()
+        folder = data_folder(self.data)
+
+        from harness.plan import Selection, make_plan
+        from harness.results import check_schema, check_writable
+
+        check_writable(self.results, "--results")
+        place = self.results / checked.name
+        check_schema(place)
+        load_plugins(self.plugin, models=True)
+        selection = Selection(
+            split(self.tasks), split(self.arms), 1 if self.smoke and self.seeds is None else self.seeds
+        )
+        plan = make_plan(checked, folder, place, selection, deterministic=self.deterministic, ranks=self.ranks)
+        return plan, place
+
+    def _recipe(self) -> dict[str, Any]:
+        recipe: dict[str, Any] = {}
+        for key in ("max_updates", "batch_size", "precision"):
+            if getattr(self, key) is not None:
+                recipe[key] = getattr(self, key)
+        if self.max_examples is not None:
+            recipe["evaluation"] = {"validation_examples": self.max_examples, "test_examples": self.max_examples}
+        return recipe
+
+    def read(self) -> Suite:
+        """The suite as the command line changes it: tasks that join by themselves, --smoke, shortcuts, --set last."""
+        from harness import suite as suites
+        from harness.training.device import DEVICES, PRECISIONS
+        from tasks.base import TASKS
+
+        if self.precision is not None and self.precision not in PRECISIONS:
+            known = did_you_mean(self.precision, PRECISIONS)
+            raise UserError(f'--precision: unknown precision "{self.precision}"{known}')
+        if self.device is not None and self.device not in DEVICES:
+            raise UserError(f'--device: unknown device "{self.device}"{did_you_mean(self.device, DEVICES)}')
+        load_plugins(self.plugin, models=False)
+        document, label = suites.read_suite(self.suite)
+        name = document.get("name")
+        joined = {task: TASKS.get(task).suites[name] for task in TASKS if name in TASKS.get(task).suites}
+        document = suites.with_tasks(document, joined)
+        if self.smoke:
+            document = suites.smoke(document)
+        document = suites.with_recipe(document, self._recipe())
+        if self.device is not None:
+            document["device"] = self.device
+        if self.controls is not None:
+            document["controls"] = (document.get("controls") or {}) if self.controls else None
+        return suites.load_suite(document, label, self.assignments or ())
 
 
-def read(
-    suite: str,
-    assignments: list[str] | None,
-    smoke: bool,
-    recipe: dict[str, Any],
-    device: str | None,
-    precision: str | None,
-    plugin: list[Path] | None,
-) -> Suite:
-    """The suite as the command line changes it: tasks that join by themselves, --smoke, shortcuts, --set last."""
-    from harness import suite as suites
-    from harness.training.device import DEVICES, PRECISIONS
-    from tasks.base import TASKS
-
-    if precision is not None and precision not in PRECISIONS:
-        raise UserError(f'--precision: unknown precision "{precision}"{did_you_mean(precision, PRECISIONS)}')
-    if device is not None and device not in DEVICES:
-        raise UserError(f'--device: unknown device "{device}"{did_you_mean(device, DEVICES)}')
-    load_plugins(plugin, models=False)
-    document, label = suites.read_suite(suite)
-    name = document.get("name")
-    joined = {task: TASKS.get(task).suites[name] for task in TASKS if name in TASKS.get(task).suites}
-    document = suites.with_tasks(document, joined)
-    if smoke:
-        document = suites.smoke(document)
-    document = suites.with_recipe(document, recipe)
-    if device is not None:
-        document["device"] = device
-    return suites.load_suite(document, label, assignments or ())
-
-
-def load_plugins(plugin: list[Path] | None, *, models: bool) -> None:
+def load_plugins(plugin: Sequence[Path] | None, *, models: bool) -> None:
     """Fill the registries: built-in files, installed plug-ins, --plugin files."""
     import tasks
     from harness.registry import load_entry_points, load_plugin
@@ -130,6 +133,19 @@ def choose_sandbox(tier: str, unsafe: bool) -> None:
     if unsafe:
         print("warning: --allow-unsafe: where no sandbox holds, programs run WITHOUT isolation", file=sys.stderr)
     shared.configure(shared.Choice(tier, unsafe))
+
+
+def executor_of(name: str, gpus_per_cell: float | None) -> type[Pool] | None:
+    """What --executor names; None: workers on this machine."""
+    if name not in EXECUTORS:
+        raise UserError(f'--executor: unknown executor "{name}"{did_you_mean(name, EXECUTORS)}')
+    if name == "ray":
+        from harness.execution import ray
+
+        return ray.pool(gpus_per_cell)
+    if gpus_per_cell is not None:
+        raise UserError("--gpus-per-cell: only --executor ray divides GPUs; locally a worker has one of its own")
+    return None
 
 
 def positive(option: str, value: str | int) -> int:

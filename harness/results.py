@@ -1,4 +1,5 @@
-"""The results folder of a suite: suite.json, cells.json and references.json describe it, run folders fill it.
+"""The results folder of a suite: suite.json, cells.json, side_cells.json and references.json describe it, run folders
+fill it.
 
 `collect` makes tables of both.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import tables
-from harness.cell import NUMERICS_VERSION
+from harness.cell import NUMERICS_VERSION, Cell
 from harness.errors import UserError
 from harness.files import read_json, write_json
 from harness.plan import Plan, TaskPlan, engine
@@ -39,6 +40,11 @@ def check_schema(folder: Path) -> None:
     """Refuse a results folder that another schema version wrote, or whose description can't be read."""
     description = folder / "suite.json"
     if not description.is_file():
+        if (folder / "runs").is_dir():  # a run writes its description first
+            raise UserError(
+                f"results folder {folder} has runs and no suite.json that says what they are; "
+                "move it away or choose another with --results"
+            )
         return
     try:
         found = read_json(description).get("schema_version")
@@ -60,7 +66,7 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     document = suite_document(plan, command)
     cells = _planned_cells(plan)
     known = _earlier(folder)
-    marks = {task: fingerprint(plan.suite, task, plan.device.value, plan.deterministic) for task in plan.suite.tasks}
+    marks = {task: _fingerprint_in(plan, task) for task in plan.suite.tasks}
     mine = {(cell["task"], cell["arm"], cell["seed"]) for cell in cells}
     kept = [
         cell
@@ -84,15 +90,48 @@ def describe(plan: Plan, folder: Path, command: str) -> None:
     document["arms"] = {name: document["arms"][name] for name in plan.suite.arms if name in document["arms"]}
     write_json(folder / "suite.json", document)
     write_json(folder / "cells.json", cells + kept)
+    write_json(folder / tables.SIDE_CELLS_FILE, _side_cells(plan, known["side"], document["tasks"], marks))
     write_json(folder / "references.json", _references(plan, folder, kept))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
     """Tasks, arms and cells that the folder describes already."""
     if not ((folder / "suite.json").is_file() and (folder / "cells.json").is_file()):
-        return {"tasks": {}, "arms": {}, "cells": []}
-    document = read_json(folder / "suite.json")
-    return {"tasks": document["tasks"], "arms": document["arms"], "cells": read_json(folder / "cells.json")}
+        return {"tasks": {}, "arms": {}, "cells": [], "side": []}
+    document, side = read_json(folder / "suite.json"), folder / tables.SIDE_CELLS_FILE
+    return {
+        "tasks": document["tasks"],
+        "arms": document["arms"],
+        "cells": read_json(folder / "cells.json"),
+        "side": [
+            row | {"fingerprint": document["tasks"].get(row["task"], {}).get("fingerprint")}
+            for row in (read_json(side) if side.is_file() else [])
+        ],
+    }
+
+
+def _side_cells(
+    plan: Plan, earlier: list[dict[str, Any]], tasks: dict[str, Any], marks: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Controls and trials of the plan, and those of earlier commands on arms and tasks that stay listed."""
+    rows: list[dict[str, Any]] = []
+    for task in plan.tasks.values():
+        rows += [_side_cell(cell) for cell in task.controls.values()]
+        for own in task.trials.values():
+            rows += [_side_cell(trial.cell) | {"trial": trial.number, **trial.point._asdict()} for trial in own]
+    mine = {(row["purpose"], row["task"], row["arm"]) for row in rows}
+    return rows + [
+        {key: value for key, value in row.items() if key != "fingerprint"}
+        for row in earlier
+        if (row["purpose"], row["task"], row["arm"]) not in mine
+        and row["arm"] in tasks.get(row["task"], {}).get("arms", ())
+        and row["fingerprint"] == marks.get(row["task"])
+    ]
+
+
+def _side_cell(cell: Cell) -> dict[str, Any]:
+    wanted = ("purpose", "task", "arm", "seed", "updates", "run_folder")
+    return {"cell_id": cell.id} | {name: getattr(cell, name) for name in wanted}
 
 
 def _references(plan: Plan, folder: Path, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,7 +147,11 @@ def _references(plan: Plan, folder: Path, kept: list[dict[str, Any]]) -> list[di
     return rows + [row for row in (read_json(path) if path.is_file() else []) if (row["task"], row["seed"]) in old]
 
 
-def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = False) -> str:
+def _fingerprint_in(plan: Plan, task: str) -> str:
+    return fingerprint(plan.suite, task, plan.device.value, plan.deterministic, plan.ranks)
+
+
+def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = False, ranks: int = 1) -> str:
     """Hash of all that decides how a suite runs a task here, but for which arms and seeds, and for the data."""
     entry = suite.tasks[name]
     recipe = suite.recipe_of(name)
@@ -120,6 +163,8 @@ def fingerprint(suite: Suite, name: str, device: str, deterministic: bool = Fals
         [device, choose_precision(recipe.precision, device).value, engine(recipe, device), suite.threads],
         NUMERICS_VERSION,
         *(["deterministic"] if deterministic else []),
+        *([f"{ranks} ranks"] if ranks > 1 else []),
+        *([suite.tuning.model_dump(mode="json")] if suite.tuning else []),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -169,7 +214,7 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
             "recipe": suite.tasks[name].recipe,
             "not_scored": planned.not_scored,
             "overrides": {arm: own.model_dump() for arm, own in suite.tasks[name].overrides.items()},
-            "fingerprint": fingerprint(suite, name, plan.device.value, plan.deterministic),
+            "fingerprint": _fingerprint_in(plan, name),
         }
         for name, planned in plan.tasks.items()
     }
@@ -188,6 +233,7 @@ def suite_document(plan: Plan, command: str) -> dict[str, Any]:
         "threads": suite.threads,
         "minimum_seeds": suite.minimum_seeds,
         "equivalence_band": suite.equivalence_band,
+        "tuning": suite.tuning.model_dump(mode="json") if suite.tuning else None,
         "arms": arms,
         "tasks": tasks,
         "machine": provenance(),

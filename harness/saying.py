@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def announce(plan: Plan) -> None:
     """Device, precision and what is skipped, before anything runs."""
-    say(f"HRM-Bench: suite {plan.suite.name}, {len(plan.cells)} cells")
+    counts = {"cells": len(plan.cells), "controls": len(plan.controls()), "tuning trials": len(plan.trials())}
+    said = [f"{count} {what}" for what, count in counts.items() if count or what == "cells"]
+    say(f"HRM-Bench: suite {plan.suite.name}, {', '.join(said)}")
     say(f"device {plan.device.value}: {plan.device.reason}")
     for value, reason in sorted({(choice.value, choice.reason) for choice in plan.precision.values()}):
         say(f"precision {value}: {reason}")
@@ -53,8 +55,8 @@ def summarise(plan: Plan, outcome: Outcome, seconds: float) -> None:
         say(f"failed: {cell.name} ({cell.run_folder}): {reason}")
 
 
-def finish(results: Path, page: Path, outcome: Outcome | None) -> None:
-    """The last line on standard output: one JSON document naming tables and report."""
+def finish(results: Path, page: Path, outcome: Outcome | None, more: dict[str, Any] | None = None) -> None:
+    """The last line on standard output: one JSON document naming tables and report, and what `more` says."""
     tables = {path.name.split(".")[0]: str(path) for path in sorted(results.glob("*.csv*"))}
     document: dict[str, Any] = {"results": str(results), "tables": tables, "report": str(page)}
     if outcome is not None:
@@ -64,8 +66,15 @@ def finish(results: Path, page: Path, outcome: Outcome | None) -> None:
             "skipped": outcome.skipped,
             "left": outcome.left,
         }
+    from harness.analysis.results import read_table
+    from harness.analysis.unsafe import unsafe_runs, warning
+
+    runs = read_table(results / "runs.csv", "runs", ["task", "sandbox"]).to_dict("records")
+    if banner := warning(run["task"] for run in unsafe_runs(runs)):
+        say(banner)
+        document["warning"] = banner
     say(f"report: {page}")
-    print_json(document)
+    print_json(document | (more or {}))
 
 
 def say(text: str) -> None:

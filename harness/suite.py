@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from harness.errors import UserError, did_you_mean
 from harness.recipe import Recipe
 from harness.schema import STRICT, validated
+from harness.tuning import Tuning
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -65,6 +66,15 @@ class ArmOverride(BaseModel):
     )
 
 
+class Controls(BaseModel):
+    """A short training run per task and arm whose training labels are shuffled, for the gate G-neg."""
+
+    model_config = STRICT
+
+    updates: int = Field(50, ge=1)
+    test_examples: int = Field(200, ge=20, description="held-out examples scored")
+
+
 class TaskEntry(BaseModel):
     """One row of the matrix. The key in the suite names it; `task` says which registered task that is."""
 
@@ -95,6 +105,8 @@ class Suite(BaseModel):
     threads: int = Field(1, ge=1, description="CPU threads per cell; --jobs is concurrency and changes no number")
     minimum_seeds: int = Field(5, ge=2, description="below it a task is shown without a verdict")
     equivalence_band: float = Field(0.01, gt=0, lt=1, description="differences inside it count as none")
+    controls: Controls | None = Field(None, description="null: none, unless --controls asks for them")
+    tuning: Tuning | None = Field(None, description="null: every arm takes the recipe's learning rate and weight decay")
     config: dict[str, Any] = Field(
         default_factory=dict, description="model settings of every arm, such as {dropout: 0.1}; under the arm's own"
     )
@@ -304,5 +316,6 @@ def smoke(document: Mapping[str, Any]) -> dict[str, Any]:
             entry["evaluation"]["votes"] = SMOKE_VOTES
     raw["name"] = f"{raw.get('name', 'suite')}-smoke"
     raw["proxy"] = True
+    raw["controls"] = raw["tuning"] = None
     raw["limits"] = ["A smoke run: four updates per cell. It shows that everything works and says nothing else."]
     return raw

@@ -6,7 +6,10 @@ A cell writes its share of each table into its run folder; `collect` joins the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from harness.columns import CELL, Column, columns
+from harness.depth_tables import DEPTH_TABLES
 
 SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; a results folder of another version is refused, never misread."""
@@ -21,26 +24,13 @@ GATES_FILE = "gates.json"
 """In a run folder: what the gates on data and on an untrained model of the arm found."""
 
 
-class Column(NamedTuple):
-    name: str
-    kind: str  # "str", "int", "float" or "bool": how readers parse it; an empty field means "does not apply"
-    meaning: str
+SIDE_CELLS_FILE = "side_cells.json"
+"""In a results folder: which controls and tuning trials belong to it."""
 
-
-def _columns(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
-    return tuple(Column(*row) for row in rows)
-
-
-CELL = _columns(
-    ("cell_id", "str", "Hash of every resolved field that can change a number of this cell."),
-    ("task", "str", "Task as named in the suite."),
-    ("arm", "str", "Arm: a model as configured and matched in the suite."),
-    ("seed", "int", "Seed: data and stream depend on (task, seed), initial weights on (arm, seed)."),
-)
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "runs": CELL
-    + _columns(
+    + columns(
         ("status", "str", "finished, failed, diverged, interrupted, planned (not started), or skipped (data absent)."),
         ("reason", "str", "Why a cell is not finished, and the remedy."),
         ("suite", "str", "Suite that asked for the cell."),
@@ -75,6 +65,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples_distinct", "int", "Different training examples among them, before augmentation."),
         ("seconds_train", "float", "Seconds of training, evaluation excluded. Compare only on one machine."),
         ("seconds_evaluation", "float", "Seconds of evaluation."),
+        (
+            "seconds_per_answer",
+            "float",
+            "Latency: seconds of one answer alone (a batch of one) at the trained number of segments, the fastest of "
+            "up to six, run eagerly; of text, written token by token. Compare only on one machine with nothing beside.",
+        ),
         ("peak_memory_mib", "float", "Peak memory: of the process on CPU, allocated on CUDA, MiB."),
         ("floor", "float", "Exact accuracy of the best trivial predictor on test."),
         ("selected_update", "int", "Update of the evaluation point chosen on validation."),
@@ -133,7 +129,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("run_folder", "str", "Folder of the run, relative to the results folder."),
     ),
     "curves": CELL
-    + _columns(
+    + columns(
         ("updates", "int", "Updates made at this evaluation point."),
         ("examples", "int", "Examples drawn from the stream so far."),
         ("flops", "float", "Training FLOPs so far."),
@@ -147,7 +143,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("selected", "bool", "Whether this point was chosen on validation."),
     ),
     "depth": CELL
-    + _columns(
+    + columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("segments", "int", "Segments allowed."),
         ("exact", "float", "Exact accuracy after exactly that many segments (of written text: per token)."),
@@ -159,7 +155,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples", "int", "Examples scored."),
     ),
     "halting": CELL
-    + _columns(
+    + columns(
         ("split", "str", "test or an out-of-distribution split."),
         ("halting_step", "int", "Segment at which the arm halts by its own rule."),
         ("count", "int", "Examples that halt there."),
@@ -167,7 +163,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("difficulty", "float", "Their mean difficulty, in the task's unit."),
     ),
     "metrics": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("group", "str", "Group of examples (a length, a band), or `all`."),
         ("metric", "str", "exact, token, or a further figure that the task defines."),
@@ -176,7 +172,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("examples", "int", "Examples."),
     ),
     "histograms": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("histogram", "str", "What is counted, a name that the task gives."),
         ("value", "str", "Kind of answer; the rarest are counted together."),
@@ -184,7 +180,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("labels", "int", "Labels of this kind."),
     ),
     "examples": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("example_id", "str", "Hash of the example's content: the same in every run."),
         ("group", "str", "Group within the task."),
@@ -198,7 +194,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("q_halt_by_segment", "str", "Halting logit after each segment, ; between; empty for one-pass arms."),
     ),
     "samples": CELL
-    + _columns(
+    + columns(
         ("split", "str", "Split."),
         ("example_id", "str", "Hash of the example's content: the same in every run."),
         ("group", "str", "Group within the task."),
@@ -208,31 +204,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("correct", "bool", "Whether what was written is right."),
         ("judgement", "str", "Of programs: passed, timed out or failed: reason. Empty where nothing was run."),
     ),
-    "calibration": CELL
-    + _columns(
-        ("split", "str", "test or an out-of-distribution split."),
-        ("segments", "int", "Segments run: 1, 2, 4 … and the trained number."),
-        ("trained", "bool", "Whether that is the trained number, the depth of `fixed`."),
-        (
-            "auroc",
-            "float",
-            "Chance that the halting logit q_halt after that segment is higher for a right answer of that segment than "
-            "for a wrong one, ties counted half; 0.5 is a head that knows nothing. q_halt is what both halting rules "
-            "train to predict whether the answer is right; q_learning halts where it exceeds q_continue, q_halt where "
-            "it exceeds 0.",
-        ),
-        (
-            "calibration_error",
-            "float",
-            "Expected calibration error of σ(q_halt): 15 equally wide bins, mean |share right − mean σ(q_halt)|, "
-            "weighted by their examples.",
-        ),
-        ("confidence", "float", "Mean σ(q_halt)."),
-        ("right", "int", "Examples right after that segment."),
-        ("wrong", "int", "Examples wrong after that segment."),
-        ("reason", "str", "Why there is no AUROC."),
-    ),
-    "references": _columns(
+    **DEPTH_TABLES,
+    "references": columns(
         ("task", "str", "Task."),
         ("seed", "int", "Seed of the training data that the predictor was fitted on."),
         ("split", "str", "Split."),
@@ -250,7 +223,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("reason", "str", "Why there is no figure, such as a ceiling where inputs were corrupted."),
     ),
     "votes": CELL
-    + _columns(
+    + columns(
         ("puzzle_ids", "str", "own, blank (the table's row that is never trained) or shuffled (another puzzle's)."),
         ("puzzle", "str", "Puzzle that the test example belongs to (an ARC task may have several)."),
         ("example_id", "str", "Hash of the test example's content."),
@@ -263,7 +236,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("single", "bool", "Single pass: whether the example itself was answered right, cropped as votes are."),
     ),
     "passes": CELL
-    + _columns(
+    + columns(
         ("puzzle_ids", "str", "own, blank or shuffled."),
         ("votes", "int", "Votes per test example, all of one evaluation."),
         ("k", "int", "Answers that may be tried."),
@@ -274,7 +247,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("puzzles", "int", "Puzzles."),
         ("examples", "int", "Test examples."),
     ),
-    "levels": _columns(
+    "levels": columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
         ("split", "str", "Split."),
@@ -291,7 +264,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("floor", "float", "The best trivial predictor on that split, mean over seeds; empty where it is not known."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),
-    "comparisons": _columns(
+    "comparisons": columns(
         ("task", "str", "Task."),
         ("split", "str", "Split."),
         ("metric", "str", "Metric."),
@@ -339,7 +312,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("sentence", "str", "The verdict as a sentence."),
         ("cells", "str", "Cell ids behind the figure, space between."),
     ),
-    "overall": _columns(
+    "overall": columns(
         (
             "measure",
             "str",
@@ -353,7 +326,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("high", "float", "Highest value with any one task taken out."),
         ("tasks", "int", "Tasks."),
     ),
-    "gates": _columns(
+    "gates": columns(
         ("task", "str", "Task."),
         ("arm", "str", "Arm."),
         ("gate", "str", "Validity gate, G-leak to G-neg."),
@@ -361,7 +334,39 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("figure", "str", "What was found."),
         ("reason", "str", "What the gate asks for."),
     ),
-    "claims": _columns(
+    "pareto": columns(
+        ("task", "str", "Task."),
+        ("arm", "str", "Arm."),
+        (
+            "cost",
+            "str",
+            "parameters_core, parameters_total, flops_train, flops_per_answer, seconds_train or seconds_per_answer.",
+        ),
+        ("value", "float", "The cost, mean over the arm's runs."),
+        ("exact", "float", "Exact accuracy on test, rule `fixed`, mean over the runs."),
+        (
+            "on_front",
+            "bool",
+            "Whether no other arm of the task costs as little and is as accurate, and better in one of both. Costs "
+            "within 5 % count as equal. A statement on means: what is settled stands in comparisons.csv.",
+        ),
+        ("beaten_by", "str", "Arms that are better so, space between."),
+        ("cells", "str", "Cell ids behind the figures, space between."),
+    ),
+    "tuning": CELL
+    + columns(
+        ("trial", "int", "Number of the trial; 0 is the suite's own recipe."),
+        ("learning_rate", "float", "Peak learning rate of the trial."),
+        ("weight_decay", "float", "Weight decay of the trial."),
+        ("updates", "int", "Updates of every trial, the same for all arms."),
+        ("status", "str", "finished, diverged (made, never chosen), failed, or planned (not run yet)."),
+        ("reason", "str", "Why it is not finished."),
+        ("validation_exact", "float", "Exact accuracy on validation at the trial's best evaluation point. Decides."),
+        ("validation_token", "float", "Token accuracy there, for trials that are equal in exact accuracy."),
+        ("selected", "bool", "Whether the arm's runs on the task took these values."),
+        ("run_folder", "str", "Folder of the trial, relative to the results folder."),
+    ),
+    "claims": columns(
         ("claim", "str", "R01 to R40, and headline claims of the HRM paper, the TRM paper and ARC Prize."),
         ("says", "str", "The claim, as it is tested here."),
         ("source", "str", "Who made it."),
@@ -382,14 +387,49 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
 }
 
+BETWEEN: tuple[Column, ...] = columns(
+    ("task", "str", "Task."),
+    ("arm", "str", "Arm: the same name in both folders."),
+    ("split", "str", "Split; exact accuracy, stopping rule `fixed`."),
+    ("mean_a", "float", "Mean in folder A over the paired seeds."),
+    ("mean_b", "float", "Mean in folder B."),
+    *(
+        column
+        for column in TABLES["comparisons"]
+        if column.name in ("low", "high", "p", "p_sign_flip", "p_mcnemar", "smallest_detectable", "seeds_needed")
+    ),
+    ("difference", "float", "mean_a − mean_b, as a fraction."),
+    ("p_equivalence", "float", "p that the difference lies outside the band of folder A's suite."),
+    ("p_adjusted", "float", "Holm over the rows of split test that have enough seeds and open gates; decides there."),
+    ("seeds", "int", "Seeds paired: finished in both folders on the same data."),
+    ("examples", "int", "Examples that both folders scored."),
+    ("verdict", "str", "better (A than B), worse, no difference, cannot tell, or shown, no verdict."),
+    ("reason", "str", "Why there is no plain verdict, or no figure."),
+    ("not_paired", "str", "Seeds of either folder that are not in the figure, and why."),
+    ("differs", "str", "What the arm has otherwise in B: settings of model, recipe and task, machine, precision."),
+    ("cells_a", "str", "Cell ids behind folder A's mean."),
+    ("cells_b", "str", "Cell ids behind folder B's mean."),
+)
+"""between.csv, which `compare RESULTS_A RESULTS_B` writes: one row per task, arm and split of two results folders."""
+
 RUN_TABLES = ("curves", "depth", "halting", "metrics", "histograms", "examples")
 """Tables of which every finished run folder holds a share."""
 
 SAMPLES = "samples"
 """The table of which a run folder holds a share where its answers were written token by token."""
 
-LATER = ("sandbox", "kernel", "landlock_abi")
+STATES = "states"
+"""The table of which a run folder holds a share where the arm carries states from segment to segment."""
+
+SANDBOX = ("sandbox", "kernel", "landlock_abi")
+"""Columns of runs.csv that say where written programs were run."""
+
+LATER = (*SANDBOX, "seconds_per_answer")
 """Columns of runs.csv that came after others: a record that lacks them is read as if they were empty."""
+
+UNSANDBOXED = "unsandboxed"
+MARK = "sandbox"
+"""A column at the end of every other table too, once a run was made with --allow-unsafe: harness/analysis/unsafe.py."""
 
 VOTE_TABLES = ("votes", "passes")
 """Tables of which a run folder holds a share where its recipe asks for votes."""
@@ -413,12 +453,18 @@ def markdown() -> str:
         "# The tables\n",
         "Generated from `harness/tables.py` by `python -m harness.tables`; a test keeps it true.",
         "Fractions are between 0 and 1. An empty field means that the column does not apply.\n",
+        f"Where programs ran without isolation (`--allow-unsafe`), every table has one more column, `{MARK}`, at its "
+        "end: `unsandboxed` in each row that rests, or may rest, on such programs.\n",
     ]
-    for table, columns in TABLES.items():
+    for table, content in TABLES.items():
         file = "examples.csv.gz" if table == "examples" else f"{table}.csv"
         parts.append(f"## {file}\n\n| column | type | meaning |\n|---|---|---|")
-        parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in columns]
+        parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in content]
         parts.append("")
+    parts.append("## between.csv\n\nWritten by `compare RESULTS_A RESULTS_B`; it is in no results folder.\n")
+    parts.append("| column | type | meaning |\n|---|---|---|")
+    parts += [f"| `{c.name}` | {c.kind} | {c.meaning} |" for c in BETWEEN]
+    parts.append("")
     parts.append(
         "## traces/TASK.json\n\nHow the answers to a task's first test examples form, segment by segment, one run per "
         "arm: what the report's example browser shows. `q_halt` is a logit; an answer that stays as it was is null.\n"

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from harness.sandbox.pool import Problem
 
 
+HUMANEVAL = "humaneval"
+"""Group of HumanEval's problems, in whatever task they are asked."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A problem with what a table says of it."""
@@ -154,9 +158,19 @@ class CodeTask(Task):
 
     def judgements(self, examples: Examples, answers: np.ndarray) -> list[str]:
         """[N] `passed`, `timed out` or `failed: reason`. Refuses where reference solutions do not pass here."""
+        problems = self.problems(examples)
+        self.check_references(problems, bool(np.any(examples.groups == HUMANEVAL)))
+        return _judged(self, problems, self.written(examples, answers))
+
+    def check_references(self, problems: Sequence[Problem], humaneval: bool) -> None:
+        """Raises ReferenceFailed unless the solution of each problem passes here; humaneval: those of all its 164 too,
+        however few are asked."""
         from harness.sandbox.scoring import ReferenceFailed
 
-        problems = self.problems(examples)
+        if humaneval:
+            from tasks.humaneval import human_eval_items
+
+            problems = [*problems, *(item.problem for item in human_eval_items())]
         references = _judged(self, problems, [problem.canonical_solution for problem in problems])
         failed = [(p.prompt, why) for p, why in zip(problems, references, strict=True) if why != "passed"]
         if failed:
@@ -165,7 +179,6 @@ class CodeTask(Task):
                 f"task {self.name}: {len(failed)} of {len(problems)} reference solutions do not pass here within "
                 f"{self.timeout:g} s, so no score is reported; the first ({why}): {prompt[:80]!r}"
             )
-        return _judged(self, problems, self.written(examples, answers))
 
     def metrics(self, batch: Batch, prediction: Array) -> dict[str, Array]:
         return {"exact-match": super().correct(batch, prediction)}

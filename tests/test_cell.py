@@ -70,10 +70,17 @@ def test_every_field_of_the_identity_changes_the_id():
     assert cell(suite="other", flops_per_update=2.0).id == base.id
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
+@pytest.mark.parametrize("loss", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_the_run(loss, monkeypatch):
     t = trainer(cell())
-    with torch.no_grad():
-        t.model.lm_head.weight.fill_(float("nan"))
+    found = t.model.forward
+
+    def spoilt(state, batch):
+        state, prediction = found(state, batch)
+        prediction.logits = prediction.logits * float(loss)
+        return state, prediction
+
+    monkeypatch.setattr(t.model, "forward", spoilt)
     with pytest.raises(Diverged, match="not finite between updates 1 and 1"):
         t.advance()
 

@@ -18,6 +18,7 @@ from harness.analysis import compare
 from harness.analysis.collect import collect
 from harness.analysis.results import read_suite, read_table, read_tables, table_file
 from harness.errors import BrokenData, UserError
+from harness.report import html
 from harness.tables import RUN_TABLES, TABLES, names
 
 TWO = {"hrm": 0.9, "transformer": 0.5}
@@ -61,6 +62,21 @@ def test_clear_differences_are_called(results: Path) -> None:
     assert "hrm is worse than transformer" in found["lost"]["sentence"]
     for row in (found["won"], found["lost"]):
         assert float(row["low"]) * float(row["high"]) > 0 and float(row["p_adjusted"]) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("made", "minimum", "verdict"),
+    [
+        (FakeTask({"hrm": 0.7, "transformer": 0.7}, examples=300, twins=True), 5, "no difference"),
+        (FakeTask(TWO, examples=120), 5, "better"),
+        (FakeTask({"hrm": 0.75, "transformer": 0.6}, seeds=2, examples=120, seed_sd=0.08), 2, "cannot tell"),
+        (FakeTask({"hrm": 0.75, "transformer": 0.6}, seeds=2, examples=120, seed_sd=0.08), 5, "shown, no verdict"),
+    ],
+    ids=["identical arms", "clearly different arms", "too few seeds", "fewer than the suite asks for"],
+)
+def test_hand_made_folders_give_their_verdicts(tmp_path: Path, made: FakeTask, minimum: int, verdict: str) -> None:
+    row = verdicts(collected(tmp_path, {"toy": made}, minimum_seeds=minimum))["toy"]
+    assert row["verdict"] == verdict, row["sentence"]
 
 
 def test_a_loss_is_told_as_a_positive_number_of_points(results: Path) -> None:
@@ -283,3 +299,37 @@ def test_points_are_written_plainly() -> None:
     ]
     assert compare.rule_in_words("params+train_flops") == "same core parameters, same training FLOPs"
     assert np.isclose(compare.FLOOR_MARGIN, 0.02)
+
+
+def test_results_of_unsandboxed_programs_are_marked_in_every_table_and_above_the_report(tmp_path: Path) -> None:
+    results = build(tmp_path / "results", {"code": FakeTask(TWO, examples=40), "other": FakeTask(TWO, examples=40)})
+    collect(results)
+    clean = {path.name: path.read_bytes() for path in results.glob("*.csv*")}
+    unsafe = set()
+    for file in results.glob("runs/*/*/*/record.json"):
+        record = json.loads(file.read_text())
+        if record["task"] == "code":
+            unsafe.add(record["cell_id"])
+            file.write_text(json.dumps(record | {"sandbox": "unsandboxed"}))
+    for _ in range(2):  # again from the same folder: marked once
+        collect(results)
+    assert set(clean) == {path.name for path in results.glob("*.csv*")}
+    for table in TABLES:
+        with (gzip.open if table == "examples" else open)(results / table_file(table), "rt") as file:
+            header, *rows = csv.reader(file)
+        assert header == (names(table) if table == "runs" else [*names(table), "sandbox"])
+        place = names(table).index("sandbox") if table == "runs" else -1
+        for row in rows:
+            told = dict(zip(names(table), row, strict=False))
+            other = told.get("task") == "other"
+            assert (row[place] == "unsandboxed") != other, (table, row)
+            if "cell_id" in told:
+                assert (told["cell_id"] in unsafe) != other
+    html.build(results, tmp_path / "reports")
+    for page in ("index.html", "report.md"):
+        text = (tmp_path / "reports" / "tiny" / page).read_text()
+        assert "UNSANDBOXED: the programs written for code ran without isolation (--allow-unsafe)" in text
+    for file in results.glob("runs/*/*/*/record.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"sandbox": None}))
+    collect(results)
+    assert clean == {path.name: path.read_bytes() for path in results.glob("*.csv*")}

@@ -78,8 +78,8 @@ def test_nominal_intervals_cover_what_they_promise(seeds: int) -> None:
     """93 to 97 %; a share of 1,000 is known to ±1.4 points only, so single designs get a point more."""
     found = np.array([measure(seeds, design, 1000) for design in CORNER])
     assert np.all((found[:, :2] >= 0.92) & (found[:, :2] <= 0.98)), found
-    assert np.all((found[:, :2].mean(0) >= 0.935) & (found[:, :2].mean(0) <= 0.965)), found
-    assert found[:, 2].mean() <= 0.055, found
+    assert np.all((found[:, :2].mean(0) >= 0.935) & (found[:, :2].mean(0) <= 0.97)), found
+    assert found[:, 2].mean() <= 0.05, found
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
@@ -124,10 +124,11 @@ def test_power_is_as_promised_before_and_after_the_runs() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [6, 10])
 def test_nominal_intervals_cover_what_they_promise_on_the_whole_grid(seeds: int) -> None:
-    """93 to 97 %, ±0.7 for a share of 4,000; equal arms are told apart in at most 5 % of experiments, on average."""
+    """93 to 97 %, ±0.7 for a share of 4,000; equal arms are told apart in at most 5 % of experiments in every design:
+    the largest of 24 shares that are 5 % lies 2.5 standard errors, so 0.9 points, above that."""
     found = np.array([measure(seeds, design, 4000) for design in GRID])
     assert np.all((found[:, :2] >= 0.93 - 0.007) & (found[:, :2] <= 0.97 + 0.007)), found
-    assert found[:, 2].mean() <= 0.05 and found[:, 2].max() <= 0.065, found
+    assert found[:, 2].mean() <= 0.045 and found[:, 2].max() <= 0.059, found
 
 
 @pytest.mark.slow
@@ -135,6 +136,44 @@ def test_nominal_intervals_cover_what_they_promise_on_the_whole_grid(seeds: int)
 def test_few_seeds_are_conservative_on_the_whole_grid(seeds: int) -> None:
     found = np.array([measure(seeds, design, 4000) for design in GRID])
     assert found[:, :2].min() >= 0.93 and found[:, :2].mean() >= 0.955, found
+
+
+SKEWED = {
+    "tail to the left": lambda random, size: 1 - random.standard_exponential(size),
+    "tail to the right": lambda random, size: random.standard_exponential(size) - 1,
+    "learn or not": lambda random, size: np.where(random.random(size) < 0.25, -6.0, 0.0),
+}
+
+
+def unequal_seeds(kind: str, seeds: int, replicates: int) -> tuple[float, float]:
+    """Coverage of a difference, and share of equal arms told apart, where effects of seeds are no normal ones."""
+    random = np.random.default_rng([seeds, len(kind)])
+    shape = (replicates, seeds, 128)
+    hardness = random.standard_normal((replicates, 1, 128))
+    arms = []
+    for offset in (0.0, GAP, 0.0):
+        effect = SKEWED[kind](random, (replicates, seeds, 1))
+        arms.append((random.random(shape) < expit(1 + offset + hardness + effect)).astype(np.float64))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    effects = SKEWED[kind](random, (50_000, 1))
+    low, high = ((expit(1 + offset + effects + nodes) @ weights).mean() / weights.sum() for offset in (0.0, GAP))
+    difference, null = stats.difference_interval(arms[1] - arms[0]), stats.difference_interval(arms[2] - arms[0])
+    covered = (difference.low <= high - low) & (high - low <= difference.high)
+    return float(covered.mean()), float(((null.low > 0) | (null.high < 0)).mean())
+
+
+@pytest.mark.parametrize("kind", SKEWED)
+def test_differences_hold_where_seeds_are_skewed_or_fail_altogether(kind: str) -> None:
+    covered, told_apart = unequal_seeds(kind, 6, 600)
+    assert covered >= 0.92 and told_apart <= 0.07, (covered, told_apart)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [6, 10])
+@pytest.mark.parametrize("kind", SKEWED)
+def test_differences_of_skewed_seeds_hold_as_stated(kind: str, seeds: int) -> None:
+    covered, told_apart = unequal_seeds(kind, seeds, 6000)
+    assert covered >= 0.94 and told_apart <= 0.055, (covered, told_apart)
 
 
 def table() -> None:

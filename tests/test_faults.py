@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,16 +13,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from test_cli import ROOT, TOY, suite_file
 from test_running import every_table, finished, rows, run  # noqa: F401 (finished is a fixture)
 from toys import cell
 
 from harness import cli, tables
+from harness.execution import local, worker
 from harness.execution.local import shard
-from harness.execution.progress import work
+from harness.execution.progress import LiveMonitor, work
 from harness.files import held, hold
+from harness.record import recorded
+from harness.training import runner
 
 PLUGIN = """
 import os, signal, time, torch
@@ -117,9 +124,17 @@ def started(folder: Path, *extra: str) -> subprocess.Popen:
     )
 
 
+def below(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder in which others write; none where a folder vanishes under the search."""
+    try:
+        return list(folder.rglob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def wait_for(folder: Path, pattern: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not list(folder.rglob(pattern)):
+    while not below(folder, pattern):
         assert time.monotonic() < deadline, f"no {pattern}"
         time.sleep(0.02)
 
@@ -152,11 +167,56 @@ def test_every_fault_is_recorded_with_its_reason_and_the_others_go_on(tmp_path, 
     assert {row["status"] for row in rows(tmp_path / "results/toy/runs.csv")} == {"finished"}
 
 
+class Silent:
+    """The parent's end of a connection that says nothing."""
+
+    def send(self, message: object) -> None: ...
+
+    def poll(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (MemoryError(), "failed", "out of memory: MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "failed", "out of memory: OutOfMemoryError: CUDA out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "failed", "out of memory: RuntimeError"),
+        (RuntimeError("it broke"), "failed", "RuntimeError: it broke; see log.txt"),
+        (
+            runner.Diverged("the loss was not finite between updates 7 and 9", 9),
+            "diverged",
+            "not finite between updates 7 and 9",
+        ),
+        (runner.Interrupted("stopped at update 3"), "interrupted", "stopped at update 3"),
+        (OSError(28, "No space left on device"), "unrecorded", "make room and run the same command"),
+        (OSError(30, "Read-only file system"), "unrecorded", "make the folder writable"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_a_cell_raises_is_recorded_as_what_it_is(tmp_path, monkeypatch, error, status, reason):
+    """Faults of the machine, and a stop, leave no record: the cell is still to be run."""
+
+    def raises(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner, "run_cell", raises)
+    job = worker.Job(cell().model_dump_json(), tmp_path, None, runner.Options(), None)
+    ending = worker._run(Silent(), job)
+    found = recorded(tmp_path)
+    assert reason in ending.reason and ending.stop == (status == "unrecorded")
+    assert found.status == (status if status in ("failed", "diverged") else "open")
+    assert found.reason == (ending.reason if found.status != "open" else "")
+    if status == "diverged":
+        assert json.loads((tmp_path / "record.json").read_text())["updates"] == 9
+
+
 @pytest.mark.parametrize("verb", ["run", "report"])
-def test_a_results_folder_of_an_older_schema_is_refused_and_left_alone(finished, tmp_path, capsys, verb):  # noqa: F811
+@pytest.mark.parametrize("step", [-1, 1], ids=["older", "newer"])
+def test_a_results_folder_of_another_schema_is_refused_and_left_alone(finished, tmp_path, capsys, verb, step):  # noqa: F811
     shutil.copytree(finished / "results", tmp_path / "results")
     description = tmp_path / "results/toy/suite.json"
-    document = json.loads(description.read_text()) | {"schema_version": tables.SCHEMA_VERSION - 1}
+    document = json.loads(description.read_text()) | {"schema_version": tables.SCHEMA_VERSION + step}
     description.write_text(json.dumps(document))
     before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
     if verb == "run":
@@ -165,9 +225,16 @@ def test_a_results_folder_of_an_older_schema_is_refused_and_left_alone(finished,
         places = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
         assert cli.main(["report", "--suite", "toy", *places]) == 2
     err = capsys.readouterr().err
-    assert f"{tables.SCHEMA_VERSION - 1}" in err and f"{tables.SCHEMA_VERSION}" in err and str(tmp_path) in err
+    assert f"{tables.SCHEMA_VERSION + step}" in err and f"{tables.SCHEMA_VERSION}" in err and str(tmp_path) in err
     after = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()}
     assert {path: content for path, content in after.items() if path in before} == before
+
+
+def test_runs_that_nothing_describes_are_not_taken_for_this_suites(finished, tmp_path, capsys):  # noqa: F811
+    shutil.copytree(finished / "results", tmp_path / "results")
+    (tmp_path / "results/toy/suite.json").unlink()
+    assert run(tmp_path) == 2
+    assert "no suite.json" in (err := capsys.readouterr().err) and str(tmp_path / "results/toy") in err
 
 
 def test_a_record_that_is_not_readable_is_said_to_be_so(finished, tmp_path, capsys):  # noqa: F811
@@ -334,6 +401,29 @@ def test_a_read_only_results_folder_is_one_line(finished, tmp_path):  # noqa: F8
     assert "choose another with --results" in done.stderr and "Read-only file system" in done.stderr
 
 
+@pytest.mark.parametrize(("cores", "threads", "jobs"), [(8, 1, 8), (8, 3, 2), (8, 8, 1), (2, 4, 1)])
+def test_jobs_auto_fills_the_cores_at_the_suites_threads_per_cell(monkeypatch, cores, threads, jobs):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    plan = SimpleNamespace(device=SimpleNamespace(value="cpu"), suite=SimpleNamespace(threads=threads))
+    assert local.default_jobs(plan) == jobs
+
+
+def test_one_view_shows_the_whole_and_each_running_cell_once():
+    """A cell that is started again (its node was lost, another command had it) takes its own bar's place."""
+    view, cells = LiveMonitor(), [cell(seed=seed) for seed in range(3)]
+    view.bars.console.file = io.StringIO()
+    view.start(cells)
+    for one in (cells[0], cells[1], cells[0]):
+        view.started(one)
+    view.progress(cells[0], 0.5, "update 7")
+    assert [task.fields["text"] for task in view.bars.tasks] == ["", "starting", "update 7"]
+    view.ended(cells[0], "finished", "")
+    view.refresh()
+    assert [task.description.strip() for task in view.bars.tasks] == ["3 cells", cells[1].name]
+    assert view.bars.tasks[0].percentage == pytest.approx(100 / 3)
+    view.stop()
+
+
 def test_shards_are_disjoint_whole_and_alike_in_work():
     """In a suite the cells of an arm come at a fixed distance, so that every n-th cell would be no fair share."""
     costs = {"small": 1.0, "large": 48.0, "middle": 7.0, "one": 3.0}
@@ -351,6 +441,39 @@ def test_two_shards_make_the_tables_of_the_whole(finished, tmp_path):  # noqa: F
     assert run(tmp_path, "--shard", "1/2") == 0
     assert 0 < sum(row["status"] == "finished" for row in rows(tmp_path / "results/toy/runs.csv")) < 4
     assert run(tmp_path, "--shard", "2/2") == 0
+    assert every_table(tmp_path) == every_table(finished)
+
+
+JOB = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "docs/reliability.md").read_text(), re.S)[1]
+
+
+def as_slurm(folder: Path, part: int, srun: str, script: str = JOB) -> subprocess.CompletedProcess:
+    """Run the documented job as an element of an array would be run, with srun and scontrol of our own."""
+    ours = {"srun": srun, "scontrol": 'echo "scontrol $@"', "python": f'exec {sys.executable} "$@"'}
+    for name, text in ours.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    own = {"SLURM_ARRAY_TASK_ID": str(part), "SLURM_ARRAY_JOB_ID": "77", "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", script], cwd=ROOT, env=os.environ | own, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (1, 1), (2, 2), (130, 0)])
+def test_the_documented_slurm_job_asks_for_its_share_and_queues_again_only_when_stopped(tmp_path, code, ends):
+    done = as_slurm(tmp_path, 3, f'echo "$@"; exit {code}')
+    assert done.returncode == ends, done.stderr
+    first, *more = done.stdout.splitlines()
+    shared = "--results /shared/results --reports /shared/reports"
+    assert first == f"python run_benchmarks.py --suite medium --shard 3/8 {shared}"
+    assert more == (["scontrol requeue 77_3"] if code == 130 else [])
+
+
+@pytest.mark.slow
+def test_the_documented_slurm_array_makes_the_tables_of_the_whole(finished, tmp_path):  # noqa: F811
+    suite = str(suite_file(tmp_path))
+    script = JOB.replace("medium", suite).replace("/shared", str(tmp_path)).replace('ID/8"', 'ID/2"')
+    for part in (2, 1):
+        done = as_slurm(tmp_path, part, 'exec "$@"', script)
+        assert done.returncode == 0, done.stderr
     assert every_table(tmp_path) == every_table(finished)
 
 

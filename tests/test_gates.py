@@ -252,3 +252,72 @@ def test_trivial_predictors_that_solve_the_task_fail(tmp_path: Path) -> None:
     results = build(tmp_path, {"toy": FakeTask({"hrm": 0.9, "transformer": 0.5}, examples=40, floor=0.995)})
     collect(results)
     assert {row["result"] for row in table(results, "gates") if row["gate"] == "G-neg"} == {"failed"}
+
+
+# -- training on shuffled labels -------------------------------------------------------------------------------
+
+
+def control(results: Path, arm: str) -> Path:
+    return next(results.glob(f"controls/toy/{arm}/*/record.json"))
+
+
+def of_gate(results: Path, gate: str) -> dict[str, dict[str, str]]:
+    return {row["arm"]: row for row in table(results, "gates") if row["gate"] == gate}
+
+
+def test_an_arm_that_learns_from_shuffled_labels_loses_its_verdict(tmp_path: Path) -> None:
+    results = build(tmp_path, TASKS)
+    path = control(results, "transformer")
+    write_json(path, read_json(path) | {"test_exact": 0.2})
+    collect(results)
+    found = of_gate(results, "G-neg")
+    assert (found["hrm"]["result"], found["transformer"]["result"]) == ("passed", "failed")
+    assert "40 of 200 held-out answers right" in found["transformer"]["figure"]
+    row = table(results, "comparisons")[0]
+    assert row["verdict"] == "cannot tell" and "G-neg" in row["gate"]
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [("absent", "--controls"), ("planned", "run the suite again"), ("diverged", "--retry-failed")]
+)
+def test_a_control_that_is_missing_is_said_with_the_remedy(tmp_path: Path, status: str, remedy: str) -> None:
+    """And leaves comparisons their verdict: only a failure takes it."""
+    results = build(tmp_path, TASKS)
+    if status == "absent":
+        (results / "side_cells.json").unlink()
+    elif status == "planned":
+        control(results, "hrm").unlink()
+    else:
+        write_json(control(results, "hrm"), read_json(control(results, "hrm")) | {"status": status, "reason": "NaN"})
+    collect(results)
+    found = of_gate(results, "G-neg")["hrm"]
+    assert found["result"] == "not run" and remedy in found["figure"]
+    assert table(results, "comparisons")[0]["verdict"] == "better"
+
+
+def test_unequal_tuning_is_an_unequal_budget(tmp_path: Path) -> None:
+    """As many trials as the reference: passed, with their number; one arm alone: failed."""
+    results = build(tmp_path, TASKS, tuning={"trials": 2})
+    cells = read_json(results / "side_cells.json")
+    for arm in ("hrm", "transformer"):
+        for trial in range(2):
+            folder = f"trials/toy/{arm}/{trial}"
+            cell = {"cell_id": f"t{trial}", "purpose": "trial", "task": "toy", "arm": arm, "seed": 1000, "updates": 30}
+            cells.append(
+                cell | {"run_folder": folder, "trial": trial, "learning_rate": 1e-3 + trial, "weight_decay": 0.1}
+            )
+            record = cell | {"status": "finished", "validation_exact": trial / 2, "validation_token": 0.5}
+            write_json(results / folder / "record.json", record)
+    write_json(results / "side_cells.json", cells)
+    chosen = {"batch_size": 64, "rollout": 1, "optimizer": {"name": "adamw", "learning_rate": 1.001}}
+    plant(results, "hrm", recipe=json.dumps(chosen))
+    collect(results)
+    found = of_gate(results, "G-budget")
+    assert {row["result"] for row in found.values()} == {"passed"}, found
+    assert "2 tuning trials of 30 updates" in found["transformer"]["figure"]
+    assert [row["selected"] for row in table(results, "tuning")] == ["False", "True", "False", "True"]
+    write_json(
+        results / "side_cells.json", [cell for cell in cells if (cell["purpose"], cell["arm"]) != ("trial", "hrm")]
+    )
+    collect(results)
+    assert of_gate(results, "G-budget")["transformer"]["result"] == "failed"

@@ -98,6 +98,27 @@ def test_completions_end_at_the_next_thing_at_the_margin_and_chats_give_their_co
     assert "Complete this Python function" in chat._asked(problems(1)[0])
 
 
+def test_writing_ends_with_the_completion_and_what_is_cut_off_changes_no_text(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written() -> tuple[list[tuple[str, str]], int]:
+        model, calls = Pretrained(str(llama)), []
+        model.model.register_forward_hook(lambda *_: calls.append(1))
+        return [(p.task_id, text) for p, text in model.write(problems(2), 2, 1.0, 0, 40)], len(calls)
+
+    # a random model never writes "def" at the margin, so letters that it writes now and then stand for that
+    monkeypatch.setattr("harness.evaluation.writers.STOPS", tuple("aeot"))
+    early, few = written()
+    monkeypatch.setattr(Pretrained, "_over", lambda self, text: False)
+    whole, many = written()
+    assert early == whole
+    assert few < many
+    monkeypatch.undo()
+    chat = Pretrained(str(llama), chat=True)
+    assert chat._over("Sure!\n```python\ndef f():\n    return 1\n```")
+    assert not chat._over("Sure!\n```python\ndef f():\n\ndef g():\n")
+
+
 def test_what_is_written_is_run_and_everything_can_be_scored_again(
     llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

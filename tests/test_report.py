@@ -17,10 +17,10 @@ from harness.analysis.collect import collect
 from harness.analysis.results import read_tables
 from harness.errors import UserError
 from harness.report import numbers
-from harness.report.content import command
 from harness.report.figures import COLOURS, MARKERS, looks
 from harness.report.html import build as build_report
 from harness.report.overview import all_figures
+from harness.report.sources import command
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -248,5 +248,5 @@ def test_numbers_are_written_sensibly() -> None:
 
 
 def test_command_remakes_one_task_and_arm() -> None:
-    told = command("python run_benchmarks.py --suite tiny --tasks a,b --arms=x --set 'k=a b'", "parity", "hrm")
+    told = command("python run_benchmarks.py --suite tiny --tasks a,b --arms=x --set 'k=a b'", ["parity"], ["hrm"])
     assert told == "python run_benchmarks.py --suite tiny --set 'k=a b' --tasks parity --arms hrm"

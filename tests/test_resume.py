@@ -45,7 +45,7 @@ def tables(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {path.name: rows(path) for path in sorted(folder.glob("*.csv*"))}
     found["weights"] = (folder / checkpoint.WEIGHTS_FILE).read_bytes()
     record = read_json(folder / "record.json")
-    for name in ("seconds_train", "seconds_evaluation", "peak_memory_mib", "started"):
+    for name in ("seconds_train", "seconds_evaluation", "seconds_per_answer", "peak_memory_mib", "started"):
         record.pop(name)
     return found | {"record": record}
 

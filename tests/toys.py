@@ -173,11 +173,12 @@ def cell(arm: str = "hrm", model: str = "hrm", **changes: Any) -> Cell:
     return Cell(**{**fields, **changes})
 
 
-def trainer(the_cell: Cell, task: Task | None = None) -> Any:
+def trainer(the_cell: Cell, task: Task | None = None, ranks: Any = None) -> Any:
+    from harness.training.ranks import ALONE
     from harness.training.trainer import Trainer
 
     task = task or toy_task(the_cell.model)
-    return Trainer(the_cell, task, task.splits(the_cell.seed, DataFolder()), torch.device("cpu"))
+    return Trainer(the_cell, task, task.splits(the_cell.seed, DataFolder()), torch.device("cpu"), ranks or ALONE)
 
 
 def random_batch(vocabulary: int, rows: int, length: int, num_puzzles: int = 1, seed: int = 0) -> Batch:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.analysis.results import Suite, read_table
+from harness.analysis import side, stats
+from harness.analysis.results import Suite, read_parts, read_table
 from harness.errors import BrokenData
 from harness.files import read_json
 from harness.tables import GATES_FILE
@@ -27,6 +28,12 @@ BEFORE = ("G-leak", "G-dup", "G-data", "G-grad", "G-pos", "G-batch")
 
 COMPARISON = (*BEFORE, "G-budget", "G-select", "G-depth", "G-fallback")
 """Gates that every comparison of two arms needs."""
+
+VETO = ("G-neg",)
+"""Gates that take a comparison's verdict where they failed, and leave it where they did not run."""
+
+CONTROL_CONFIDENCE = 0.99
+"""Of the two Wilson intervals of G-neg. They lie apart for 1 in 6,700 arms that are at chance (100 or 200 examples)."""
 
 SAME_FLOPS = 0.05
 SAME_CORE, SAME_TOTAL = 0.01, 0.02
@@ -49,10 +56,20 @@ class Runs:
     own: Sequence[Row]
     reference: Sequence[Row]
     references: Sequence[Row]  # of references.csv, this task's
+    control: Row | None  # the record of its training on shuffled labels
+    trials: tuple[int, int]  # of the tuning stage, and the updates of each
+    reference_trials: tuple[int, int]
 
 
-def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence[Row]) -> list[Row]:
-    """Rows of gates.csv: every gate of every task and arm, in the suite's order."""
+def gates(
+    suite: Suite,
+    results: Path,
+    runs: Sequence[Row],
+    references: Sequence[Row],
+    controls: Mapping[tuple[str, str], Row],
+    trials: Sequence[Row],
+) -> list[Row]:
+    """Rows of gates.csv: every gate of every task and arm, in the suite's order. `trials` are rows of tuning.csv."""
     rows = []
     for task, info in suite.tasks.items():
         finished = [run for run in runs if run["task"] == task and run["status"] == "finished"]
@@ -60,7 +77,9 @@ def gates(suite: Suite, results: Path, runs: Sequence[Row], references: Sequence
             match = suite.arms[arm].match
             to = match.to if match and match.to in info.arms else info.arms[0]
             own, other = ([run for run in finished if run["arm"] == name] for name in (arm, to))
-            here = Runs(suite, results, task, arm, own, other, [r for r in references if r["task"] == task])
+            asked = [r for r in references if r["task"] == task]
+            tuned = [side.tuned(trials, task, name) for name in (arm, to)]
+            here = Runs(suite, results, task, arm, own, other, asked, controls.get((task, arm)), *tuned)
             before = _before(results, own)
             found = {gate: before.get(gate, Found(NOT_RUN, "")) for gate in BEFORE}
             for gate, check in AFTER.items():
@@ -103,6 +122,12 @@ def closed(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence
     return ""
 
 
+def vetoed(rows: Sequence[Row], task: str, arms: Sequence[str]) -> str:
+    """Why a gate that only its failure closes lets no verdict pass; empty where none failed."""
+    failed = [row for row in rows if row["gate"] in VETO and row["result"] == FAILED]
+    return closed(failed, VETO, task, [row["arm"] for row in failed if row["task"] == task and row["arm"] in arms])
+
+
 # -- the gates -------------------------------------------------------------------------------------------------
 
 
@@ -118,12 +143,15 @@ def budget(of: Runs) -> Found:
         if other is None:
             continue
         problems += [f"{key} differs" for key in ("data_hash", "batch_size", "budget_kind") if run[key] != other[key]]
-        problems += ["the recipe differs"] if _recipe(run) != _recipe(other) else []
+        same = _recipe(run, of.suite) == _recipe(other, of.suite)
+        problems += ["the recipe differs"] if not same else []
         if rule == "train_flops":
             apart = run["flops_train"] / other["flops_train"] - 1
             problems += [f"training FLOPs differ by {apart:+.1%}"] if abs(apart) > SAME_FLOPS else []
         elif run["budget_kind"] == "updates" and run["updates"] != other["updates"] and not _early(run, other):
             problems.append(f"{run['updates']} updates against {other['updates']}")
+    if of.trials != of.reference_trials:
+        problems.append(f"{_trials(of.trials)} against {_trials(of.reference_trials)}")
     first = of.own[0]
     if rule is not None and rule != "inference_flops_only":
         for name, most in (("core", SAME_CORE), ("total", SAME_TOTAL)):
@@ -132,15 +160,25 @@ def budget(of: Runs) -> Found:
     seen = _range([run["examples_seen"] for run in of.own])
     distinct = _range([run["examples_distinct"] for run in of.own])
     updates = _range([run["updates"] for run in of.own])
-    figure = f"{updates} updates of {first['batch_size']}; {seen} examples seen, {distinct} distinct; no tuning trials"
+    figure = (
+        f"{updates} updates of {first['batch_size']}; {seen} examples seen, {distinct} distinct; {_trials(of.trials)}"
+    )
     if rule is not None and first["match_error_flops"] is not None:
         figure += f"; FLOPs per answer {first['match_error_flops']:+.1%}"
     return Found(FAILED if problems else PASSED, "; ".join([*dict.fromkeys(problems), figure]))
 
 
-def _recipe(run: Row) -> Row:
-    """What all arms of a task share; the loop is an arm's own."""
-    return {key: value for key, value in json.loads(run["recipe"]).items() if key != "loop"}
+def _recipe(run: Row, suite: Suite) -> Row:
+    """What all arms of a task share; the loop is an arm's own, and so is what trials chose."""
+    recipe = {key: value for key, value in json.loads(run["recipe"]).items() if key != "loop"}
+    if suite.tuning:
+        own = ("learning_rate", "weight_decay")
+        recipe["optimizer"] = {key: value for key, value in recipe["optimizer"].items() if key not in own}
+    return recipe
+
+
+def _trials(trials: tuple[int, int]) -> str:
+    return f"{trials[0]} tuning trials of {trials[1]:,} updates" if trials[0] else "no tuning trials"
 
 
 def _early(*runs: Row) -> bool:
@@ -187,13 +225,18 @@ def halt(of: Runs) -> Found:
     varied, contrast, headless, steps = 0, 0, 0, set()
     for run in of.own:
         wanted = ["split", "halting_step", "correct", "q_halt_by_segment"]
-        table = read_table(of.results / run["run_folder"] / "examples.csv.gz", "examples", wanted)
-        test = table[table["split"] == "test"]
-        headless += bool((test["q_halt_by_segment"] == "").all())
-        found = {int(n) for n in test["halting_step"]}
+        bare = True
+        found: set[int] = set()
+        right: set[float] = set()
+        for part in read_parts(of.results / run["run_folder"] / "examples.csv.gz", "examples", wanted):
+            test = part[part["split"] == "test"]
+            bare &= bool((test["q_halt_by_segment"] == "").all())
+            found |= {int(n) for n in test["halting_step"].unique()}
+            right |= set(test["correct"].dropna().unique())
+        headless += bare
         steps |= found
         varied += len(found) > 1
-        contrast += test["correct"].nunique() > 1
+        contrast += len(right) > 1
     if headless == len(of.own):
         return Found(INAPPLICABLE, "no halting head: an arm of fixed depth")
     figure = f"halts after {_range(sorted(steps))} segments; the decision varies in {varied} of {len(of.own)} runs"
@@ -212,7 +255,11 @@ def fallback(of: Runs) -> Found:
 
 
 def negative(of: Runs) -> Found:
-    """Controls that learn nothing score as they must. A training run on shuffled labels is not part of it yet."""
+    """What can learn nothing scores as it must: trivial predictors low, the exact solver at 100 %, and the arm itself,
+    trained on shuffled labels, no better than chance (training/side_runs.py says what that is).
+
+    Above chance means that its Wilson interval lies above chance's on as many examples, both of CONTROL_CONFIDENCE.
+    """
     rows = [r for r in of.references if (r["split"], r["metric"]) == ("test", "exact") and r["value"] is not None]
     floors = [row["value"] for row in rows if row["kind"] == "floor"]
     ceilings = [row["value"] for row in rows if row["kind"] == "ceiling"]
@@ -220,8 +267,26 @@ def negative(of: Runs) -> Found:
         return Found(NOT_RUN, "no trivial predictor was scored")
     figure = f"trivial predictors up to {100 * max(floors):.1f} %"
     figure += f", the exact solver {100 * min(ceilings):.1f} %" if ceilings else ""
-    sound = max(floors) < 0.99 and min(ceilings, default=1.0) == 1
-    return Found(PASSED if sound else FAILED, figure + "; shuffled labels not trained on")
+    if max(floors) >= 0.99 or min(ceilings, default=1.0) < 1:
+        return Found(FAILED, figure)
+    if of.control is None:
+        return Found(NOT_RUN, f"{figure}; no training on shuffled labels: run the suite again with --controls")
+    if of.control["status"] != "finished":
+        return Found(NOT_RUN, f"{figure}; the training on shuffled labels {_unfinished(of.control)}")
+    examples, chance = int(of.control["test_examples"]), float(of.control["floor"])
+    right, by_chance = (round(share * examples) for share in (float(of.control["test_exact"]), chance))
+    low, _ = stats.wilson(right, examples, CONTROL_CONFIDENCE)
+    _, high = stats.wilson(by_chance, examples, CONTROL_CONFIDENCE)
+    figure += f"; after {of.control['updates']} updates on shuffled labels {right} of {examples} held-out answers right"
+    figure += f" (99 % interval from {100 * low:.1f} %), chance {by_chance} (to {100 * high:.1f} %)"
+    return Found(FAILED if low > high else PASSED, figure)
+
+
+def _unfinished(control: Row) -> str:
+    """Why there is no figure, and the remedy."""
+    if control["status"] == "planned":
+        return "is not done yet: run the suite again"
+    return f"{control['status']} ({control['reason']}): run the suite again with --retry-failed"
 
 
 def _range(values: Sequence[Any]) -> str:
@@ -250,5 +315,5 @@ MEANING = {
     "G-depth": "scored at the depth of training, every depth recorded",
     "G-halt": "the halting head learns from right and wrong answers, and its decision varies",
     "G-fallback": "data are what their name says",
-    "G-neg": "predictors that learn nothing score low, the exact solver scores 100 %",
+    "G-neg": "trained on shuffled labels it stays at chance; trivial predictors score low, the exact solver 100 %",
 }

@@ -1,4 +1,4 @@
-"""calibration.csv: does a halting head know when its answer is right? By cell, split and number of segments.
+"""calibration.csv and reliability.csv: does a halting head know when its answer is right? By cell, split and segments.
 
 The score is the halting logit q_halt alone: both halting rules train it, as a binary classifier, towards "the answer of
 this segment is right", so σ(q_halt) is a probability that can be wrong. (q_learning decides by q_halt − q_continue, a
@@ -7,19 +7,18 @@ difference of two values of which the second predicts the future, not this answe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from harness.analysis.results import read_table
-from harness.errors import BrokenData
+from harness.analysis.by_segment import BySegment, depths
 
 Row = dict[str, Any]
+
+KEY = ("cell_id", "task", "arm", "seed")
 
 BINS = 15
 """Of the calibration error: the usual number (Guo et al. 2017, arXiv 1706.04599)."""
@@ -37,33 +36,25 @@ def auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error of confidence [N] in [0, 1] against right [N] bool, in BINS equally wide bins."""
-    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    place = _bins(confidence)
     gap = np.bincount(place, right - confidence, minlength=BINS)
     return float(np.abs(gap).sum() / len(right))
 
 
-def calibration(run: Row, folder: Path) -> Iterator[Row]:
-    """Rows of one finished run from its share of examples; none for an arm without a halting head."""
-    columns = ["split", "correct_by_segment", "q_halt_by_segment"]
-    path = folder / "examples.csv.gz"
-    frame = read_table(path, "examples", columns)
-    frame = frame[frame["q_halt_by_segment"] != ""]
-    for split, part in frame.groupby("split", sort=False):
-        try:
-            lines = [[float(logit) for logit in text.split(";")] for text in part["q_halt_by_segment"]]
-            logits = np.array(lines, np.float64)  # [N, M]
-            right = _digits(part["correct_by_segment"]).reshape(logits.shape)
-        except ValueError as error:
-            raise BrokenData(f"{path}: split {split}: segments don't agree between rows ({error})") from None
-        trained = min(int(run["segments"]), len(lines[0]))
-        for segments in sorted({2**k for k in range(trained.bit_length())} | {trained}):
-            q_halt, correct = logits[:, segments - 1], right[:, segments - 1]
+def calibration(run: Row, splits: Sequence[BySegment]) -> Iterator[Row]:
+    """Rows of one finished run; none for an arm without a halting head."""
+    for own in splits:
+        if own.q_halt is None:
+            continue
+        trained = _trained(run, own)
+        for segments in depths(trained):
+            q_halt, correct = own.q_halt[:, segments - 1], own.right[:, segments - 1]
             confidence = expit(q_halt)
             area = auroc(q_halt, correct)
             count = int(correct.sum())
             yield {
-                **{name: run[name] for name in ("cell_id", "task", "arm", "seed")},
-                "split": split,
+                **{name: run[name] for name in KEY},
+                "split": own.split,
                 "segments": segments,
                 "trained": int(segments == trained),
                 "auroc": area,
@@ -75,6 +66,30 @@ def calibration(run: Row, folder: Path) -> Iterator[Row]:
             }
 
 
-def _digits(texts: pd.Series) -> np.ndarray:
-    """[N · M] bool from N strings of M digits 0 and 1."""
-    return np.frombuffer("".join(texts).encode("ascii"), np.uint8) == ord("1")
+def reliability(run: Row, splits: Sequence[BySegment]) -> Iterator[Row]:
+    """Rows of reliability.csv: the bins of the calibration error at the trained depth that hold an example."""
+    for own in splits:
+        if own.q_halt is None:
+            continue
+        trained = _trained(run, own)
+        confidence, right = expit(own.q_halt[:, trained - 1]), own.right[:, trained - 1]
+        place = _bins(confidence)
+        for i in np.unique(place):
+            at = place == i
+            yield {
+                **{name: run[name] for name in KEY},
+                "split": own.split,
+                "low": i / BINS,
+                "high": (i + 1) / BINS,
+                "confidence": float(confidence[at].mean()),
+                "right": int(right[at].sum()),
+                "examples": int(at.sum()),
+            }
+
+
+def _trained(run: Row, own: BySegment) -> int:
+    return min(int(run["segments"]), own.right.shape[1])
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)

@@ -17,15 +17,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.analysis import audit, claims, compare
-from harness.analysis.calibration import calibration
+from harness.analysis import audit, claims, compare, side
+from harness.analysis.by_segment import read_by_segment
+from harness.analysis.calibration import calibration, reliability
 from harness.analysis.evidence import Evidence
+from harness.analysis.frontier import pareto
+from harness.analysis.halting import effort, flips, stopping
 from harness.analysis.overall import overall
-from harness.analysis.results import PlannedCell, Suite, read_cells, read_references, read_suite, read_table, table_file
+from harness.analysis.results import (
+    PlannedCell,
+    Suite,
+    forget_tables,
+    read_cells,
+    read_references,
+    read_suite,
+    read_table,
+    table_file,
+)
 from harness.analysis.traces import collect_traces
+from harness.analysis.unsafe import mark, unsafe_runs
 from harness.errors import BrokenData
 from harness.files import read_json, write_atomically
-from harness.tables import LATER, RUN_TABLES, SAMPLES, VOTE_TABLES, check_rows, names
+from harness.tables import LATER, RUN_TABLES, SAMPLES, STATES, VOTE_TABLES, check_rows, names
 
 Row = dict[str, Any]
 
@@ -36,22 +49,22 @@ def collect(results: Path) -> None:
     Raises UserError when the folder is absent or of another version, BrokenData when a run's files are not readable.
     """
     suite = read_suite(results)
-    runs = [_run_row(results, suite, cell) for cell in read_cells(results, suite)]
+    runs = run_rows(results, suite)
     finished = [run for run in runs if run["status"] == "finished"]
     write_table(results, "runs", runs)
     for table in RUN_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished]
         write_atomically(results / table_file(table), partial(_join, shares, table))
-    heads = [row for run in finished for row in calibration(run, results / run["run_folder"])]
-    write_table(results, "calibration", heads)
+    heads = _by_segment(results, finished)
     references = read_references(results, suite)
     write_table(results, "references", references)
     for table in VOTE_TABLES:
         shares = [results / run["run_folder"] / table_file(table) for run in finished if _votes(run)]
         write_atomically(results / table_file(table), partial(_join, shares, table))
-    written = [results / run["run_folder"] / table_file(SAMPLES) for run in finished]
-    shares = [share for share in written if share.is_file()]
-    write_atomically(results / table_file(SAMPLES), partial(_join, shares, SAMPLES))
+    for table in (SAMPLES, STATES):
+        found = [results / run["run_folder"] / table_file(table) for run in finished]
+        shares = [share for share in found if share.is_file()]
+        write_atomically(results / table_file(table), partial(_join, shares, table))
     level_rows: list[Row] = []
     comparison_rows: list[Row] = []
     test_floors: dict[str, float] = {}
@@ -66,17 +79,48 @@ def collect(results: Path) -> None:
             comparison_rows += compare.comparisons(suite, task, of_task, answers, floors)
         collect_traces(results, task, done)
     write_table(results, "levels", level_rows)
-    gates = audit.gates(suite, results, runs, references)
+    beside = side.read_side_cells(results)
+    trials = side.tuning(results, suite, beside)
+    write_table(results, "tuning", trials)
+    gates = audit.gates(suite, results, runs, references, side.controls(results, beside), trials)
     write_table(results, "gates", gates)
     decided = compare.decide(suite, comparison_rows, gates)
     write_table(results, "comparisons", decided)
-    write_table(
-        results, "overall", list(overall({name: t.arms for name, t in suite.tasks.items()}, finished, test_floors))
-    )
+    arms = {name: task.arms for name, task in suite.tasks.items()}
+    write_table(results, "overall", list(overall(arms, finished, test_floors)))
+    write_table(results, "pareto", list(pareto(arms, finished)))
 
     votes = read_table(results / table_file("passes"), "passes").to_dict("records")
-    evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes)
+    moving = read_table(results / table_file(STATES), STATES).to_dict("records")
+    evidence = Evidence(results, suite, runs, level_rows, decided, heads, gates, votes, moving)
     write_table(results, "claims", claims.judged(evidence))
+    if unsafe := unsafe_runs(finished):
+        mark(results, {run["cell_id"] for run in unsafe}, {run["task"] for run in unsafe})
+    forget_tables()
+
+
+def _by_segment(results: Path, finished: Sequence[Row]) -> list[Row]:
+    """Write the tables that look into the depth of answers; return the rows of calibration."""
+    makers = {
+        "calibration": calibration,
+        "reliability": reliability,
+        "flips": flips,
+        "stopping": stopping,
+        "effort": effort,
+    }
+    rows: dict[str, list[Row]] = {table: [] for table in makers}
+    for run in finished:
+        splits = read_by_segment(results / run["run_folder"])
+        for table, make in makers.items():
+            rows[table] += make(run, splits)
+    for table in makers:
+        write_table(results, table, rows[table])
+    return rows["calibration"]
+
+
+def run_rows(results: Path, suite: Suite) -> list[Row]:
+    """Rows of runs.csv: every planned cell, in the order of every table."""
+    return [_run_row(results, suite, cell) for cell in read_cells(results, suite)]
 
 
 def _run_row(results: Path, suite: Suite, cell: PlannedCell) -> Row:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.analysis import audit, compare, stats
+from harness.analysis.halting import rank_correlation
 from harness.analysis.results import Suite, read_table
 
 Row = dict[str, Any]
@@ -42,6 +43,7 @@ class Evidence:
     calibration: Sequence[Row]
     gates: Sequence[Row] = ()
     passes: Sequence[Row] = ()
+    states: Sequence[Row] = ()
     _examples: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
 
     @property
@@ -273,16 +275,42 @@ def saved(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outco
 
 def spearman(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """Rank correlation of halting step and difficulty over test examples: above 0."""
-    from scipy.stats import spearmanr
-
     for arm, frames in _recurrent(of, task, measure["spearman"]["arms"]):
         values = []
         for frame in frames:
-            steps, difficulty = frame["halting_step"].to_numpy(), frame["difficulty"].to_numpy()
-            known = ~np.isnan(difficulty)
-            if len(set(steps[known])) > 1 and len(set(difficulty[known])) > 1:
-                values.append(float(spearmanr(steps[known], difficulty[known])[0]))
+            known = frame[frame["difficulty"].notna()]
+            found = rank_correlation(known["halting_step"].to_numpy(), known["difficulty"].to_numpy())
+            values += [] if found is None else [found]
         yield _over_seeds(of, task, arm, np.array(values), lambda low, high: beyond(low, high, 0.0))
+
+
+def moving(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
+    """How far the state that is read out still moves in the last trained segment (states.csv): the first arm's further
+    than the second's, paired by seed."""
+    arms = measure["moving"]
+    last: list[dict[int, float]] = []
+    for arm in arms:
+        trained = {run["segments"] for run in of.finished(task, arm)}
+        last.append(
+            {
+                int(row["seed"]): float(row["residual"])
+                for row in of.states
+                if (row["task"], row["arm"]) == (task, arm)
+                and row["state"] in ("z_H", "z")
+                and row["segments"] in trained
+            }
+        )
+    seeds = sorted(last[0].keys() & last[1].keys())
+    if not seeds:
+        return
+    first, second = (np.array([own[seed] for seed in seeds]) for own in last)
+    mean, (low, high) = float((first - second).mean()), student(first - second)
+    shown = f"{first.mean():.3g} against {second.mean():.3g}, difference {mean:.3g} [{low:.3g}, {high:.3g}]"
+    why = few(len(seeds), of)
+    holds = None if why else beyond(low, high, 0.0)
+    why = why or "the interval reaches across zero" * (holds is None)
+    where = f"{task} ({' − '.join(of.suite.arm_label(arm) for arm in arms)})"
+    yield Outcome(where, shown, holds, why, tuple(arms), " ".join(_cells(of, task, arm) for arm in arms))
 
 
 def _recurrent(of: Evidence, task: str, arms: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
@@ -342,4 +370,5 @@ MEASURES: dict[str, Measure] = {
     "early": early,
     "saved": saved,
     "spearman": spearman,
+    "moving": moving,
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from harness.errors import BrokenData, UserError
 from harness.files import read_json
-from harness.tables import SCHEMA_VERSION, TABLES, check_rows, names
+from harness.tables import MARK, SCHEMA_VERSION, TABLES, check_rows, names
 
 
 class _Part(BaseModel):
@@ -82,6 +86,7 @@ class Suite(_Part):
     machine: dict[str, Any] = Field(default_factory=dict)
     minimum_seeds: int = 5
     equivalence_band: float = 0.01
+    tuning: dict[str, Any] | None = None
 
     def arm_label(self, arm: str) -> str:
         known = self.arms.get(arm)
@@ -164,34 +169,73 @@ def table_file(table: str) -> str:
     return "examples.csv.gz" if table == "examples" else f"{table}.csv"
 
 
+PART_ROWS = 50_000
+"""Rows of a long table that are in memory together: as text, 16 segments of an example take about 1.5 kB."""
+SMALL = 64_000
+"""Bytes of a file that is kept once read: collecting reads a run's share of examples four times, each for itself."""
+
+
 def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.DataFrame:
     """A table or a run's share of it. str columns stay text (empty = ""), all others become floats (empty = NaN).
 
     Raises BrokenData when its columns are not those of the schema.
     """
     try:
-        head = pd.read_csv(path, nrows=0)
-    except (pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
+        found = path.stat()
+    except OSError as error:
         raise BrokenData(f"{path}: cannot be read ({error})") from None
-    if list(head.columns) != names(table):
+    if found.st_size > SMALL or columns is None:
+        return _whole(path, table, columns)
+    kept = _kept(path, table, found.st_mtime_ns, found.st_size)
+    return kept[[name for name in names(table) if name in columns]].copy()
+
+
+@lru_cache(maxsize=512)
+def _kept(path: Path, table: str, changed: int, size: int) -> pd.DataFrame:
+    """A small table whole; read again where the file has changed."""
+    return _whole(path, table, None)
+
+
+def _whole(path: Path, table: str, columns: list[str] | None) -> pd.DataFrame:
+    (frame,) = read_parts(path, table, columns, None)
+    return frame
+
+
+def forget_tables() -> None:
+    """Give back the memory of what `read_table` keeps."""
+    _kept.cache_clear()
+
+
+def read_parts(
+    path: Path, table: str, columns: list[str] | None = None, rows: int | None = PART_ROWS
+) -> Iterator[pd.DataFrame]:
+    """`read_table`, at most so many rows at a time; at least one part, which may be empty."""
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            head = file.readline().rstrip("\r\n")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise BrokenData(f"{path}: cannot be read ({error})") from None
+    if head not in (",".join(names(table)), ",".join([*names(table), MARK])):
         raise BrokenData(f"{path}: its columns are not those of table {table}, version {SCHEMA_VERSION}")
     wanted = [column for column in TABLES[table] if columns is None or column.name in columns]
     text = [column.name for column in wanted if column.kind in ("str", "bool")]
     try:
-        frame = pd.read_csv(
+        found = pd.read_csv(
             path,
             usecols=[column.name for column in wanted],
             dtype={c.name: "str" if c.name in text else "float64" for c in wanted},
             keep_default_na=False,
             na_values={c.name: [""] for c in wanted if c.name not in text},
+            chunksize=rows,
         )
+        for frame in [found] if isinstance(found, pd.DataFrame) else found:
+            for column in wanted:
+                if column.kind == "bool":
+                    truth = frame[column.name].str.lower().map(TRUTH)
+                    frame[column.name] = np.asarray(truth, dtype=np.float64)
+            yield frame
     except (ValueError, EOFError, OSError) as error:
         raise BrokenData(f"{path}: {error}") from None
-    for column in wanted:
-        if column.kind == "bool":
-            truth = frame[column.name].str.lower().map(TRUTH)
-            frame[column.name] = np.asarray(truth, dtype=np.float64)
-    return frame
 
 
 @dataclass(frozen=True)
@@ -205,6 +249,11 @@ class Tables:
     halting: pd.DataFrame
     metrics: pd.DataFrame
     calibration: pd.DataFrame
+    reliability: pd.DataFrame
+    flips: pd.DataFrame
+    stopping: pd.DataFrame
+    effort: pd.DataFrame
+    states: pd.DataFrame
     references: pd.DataFrame
     histograms: pd.DataFrame
     passes: pd.DataFrame
@@ -212,9 +261,17 @@ class Tables:
     levels: pd.DataFrame
     comparisons: pd.DataFrame
     overall: pd.DataFrame
+    pareto: pd.DataFrame
     claims: pd.DataFrame
     gates: pd.DataFrame
+    tuning: pd.DataFrame
     steps: pd.DataFrame  # task, arm, seed, difficulty, count, halting_step (mean): test examples by difficulty
+
+    @cached_property
+    def identity(self) -> dict[str, tuple[str, str, int]]:
+        """Cell id → task, arm, seed."""
+        columns = (self.runs[name] for name in ("cell_id", "task", "arm", "seed"))
+        return {cell: (task, arm, int(seed)) for cell, task, arm, seed in zip(*columns, strict=True)}
 
 
 def read_tables(results: Path) -> Tables:

@@ -7,13 +7,16 @@ as the verifier accepts (an upper bound, never the model's own score).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from harness.evaluation import spill
+from harness.evaluation.spill import blocks, empty, release
 from harness.evaluation.written import write_answers
 from harness.recipe import Loop
 from harness.spacing import evenly
@@ -21,9 +24,6 @@ from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
 from models.base import ReasoningModel
 from tasks.base import PAD, Examples, Task
-
-BLOCK_ROWS = 16_384
-"""About so many examples of a split are on the device at a time."""
 
 
 class Count(NamedTuple):
@@ -36,14 +36,17 @@ class Count(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """N examples × M segments. Depth d stands in column d − 1."""
+    """N examples × M segments. Depth d stands in column d − 1.
+
+    What is [N, M] may lie on disk (harness/evaluation/spill.py), so it is read a block of rows at a time.
+    """
 
     trained: int  # segments in training: the depth of `fixed`
     correct: np.ndarray  # [N, M] bool
     token: np.ndarray  # [N, M] float32, share of scored positions right; of a causal task, the label's tokens before
     q_halt: np.ndarray | None  # [N, M] float32 logits
     halt: np.ndarray | None  # [N, M] bool, the arm's own decision after each segment
-    metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth
+    metrics: dict[str, np.ndarray] = field(default_factory=dict)  # [N] at the trained depth, bool or float
     answers: np.ndarray | None = None  # [N, A] at the trained depth, where they were written token by token
     judgements: list[str] | None = None  # [N] what became of them, where they were run
     histograms: dict[str, list[Count]] = field(default_factory=dict)  # at the trained depth
@@ -55,19 +58,35 @@ class Evaluation:
     def depth(self) -> int:
         return self.correct.shape[1]
 
+    def blocks(self) -> Iterator[slice]:
+        """Rows, so many at a time that their figures fit into memory."""
+        for rows in blocks(len(self)):
+            yield rows
+            release((self.correct, self.token, self.q_halt, self.halt, *self.metrics.values()))
+
+    def rows(self, rows: slice) -> Evaluation:
+        """The figures of some examples."""
+        q_halt, halt = (None if array is None else array[rows] for array in (self.q_halt, self.halt))
+        return Evaluation(self.trained, self.correct[rows], self.token[rows], q_halt, halt)
+
     def halting_step(self, most: int | None = None) -> np.ndarray:
-        """[N] int: first segment after which the arm halts, `most` (default: the trained depth) if it never does."""
+        """[N] int32: first segment after which the arm halts, `most` (default: the trained depth) if it never does."""
         most = min(most or self.trained, self.depth)
-        if self.halt is None:
-            return np.full(len(self), most)
-        wish = self.halt[:, :most].copy()
-        wish[:, -1] = True
-        return wish.argmax(1) + 1
+        steps = np.full(len(self), most, np.int32)
+        if self.halt is not None:
+            for rows in self.blocks():
+                wish = np.array(self.halt[rows, :most])
+                wish[:, -1] = True
+                steps[rows] = wish.argmax(1) + 1
+        return steps
 
     def correct_at(self, steps: np.ndarray | int) -> np.ndarray:
         """[N] bool after the given number of segments per example."""
-        columns = np.broadcast_to(np.asarray(steps) - 1, len(self))
-        return np.asarray(self.correct[np.arange(len(self)), columns])
+        columns, right = np.broadcast_to(np.asarray(steps) - 1, len(self)), np.empty(len(self), bool)
+        for rows in self.blocks():
+            own = columns[rows]
+            right[rows] = self.correct[rows][np.arange(len(own)), own]
+        return right
 
     def fixed(self) -> np.ndarray:
         """[N] bool at the trained depth."""
@@ -79,10 +98,20 @@ class Evaluation:
 
     def oracle(self, most: int | None = None) -> np.ndarray:
         """[N] bool: right after any segment up to `most` (default: the trained depth)."""
-        return np.asarray(self.correct[:, : most or self.trained].any(1))
+        right = np.empty(len(self), bool)
+        for rows in self.blocks():
+            right[rows] = self.correct[rows, : most or self.trained].any(1)
+        return right
+
+    def token_at(self, segments: int) -> np.ndarray:
+        """[N] float32 after so many segments."""
+        share = np.empty(len(self), np.float32)
+        for rows in self.blocks():
+            share[rows] = self.token[rows, segments - 1]
+        return share
 
     def token_fixed(self) -> np.ndarray:
-        return self.token[:, min(self.trained, self.depth) - 1]
+        return self.token_at(min(self.trained, self.depth))
 
 
 def limited(examples: Examples, limit: int | None) -> Examples:
@@ -109,6 +138,7 @@ def evaluate(
     segments: int,
     batch_size: int,
     write: bool = False,
+    folder: Path | None = None,
     tick: Callable[[float], None] = lambda share: None,
 ) -> Evaluation:
     """Run `segments` segments on every example (1 for one-pass arms) and judge each.
@@ -119,19 +149,20 @@ def evaluate(
 
     Unless text is written, shapes are constant (the last batch is filled up with repeats), the trip count is fixed, and
     results leave the device once per batch. `tick` is called with the share done, 0 to 1, after each batch, and may
-    raise to stop.
+    raise to stop. folder: where the figures of very many examples lie meanwhile; None: in memory.
     """
     device = next(model.parameters()).device
     n = len(examples)
     size = min(batch_size, n)
     depth = segments if model.recurrent else 1
     trained = min(loop.segments, depth)
-    block = size * max(1, BLOCK_ROWS // size)
+    block = size * max(1, spill.BLOCK_ROWS // size)
     whole: dict[str, np.ndarray] = {}
     was_training = model.training
     model.eval()
     for start in range(0, n, size):
         if start % block == 0:
+            release(whole.values())
             data = DeviceData(examples[start : start + block], device)
         index = torch.arange(start, start + size, device=device).clamp(max=n - 1)
         batch = data.rows(index - start // block * block)
@@ -160,8 +191,10 @@ def evaluate(
                 per_segment.setdefault(name, []).append(value)
         for name, parts in per_segment.items():
             rows = torch.stack(parts, dim=1)[: n - start].cpu().numpy()
+            if name == "token":
+                rows = rows.astype(np.float32, copy=False)
             if name not in whole:  # in place: parts and their concatenation would take twice the memory
-                whole[name] = np.empty((n, *rows.shape[1:]), rows.dtype)
+                whole[name] = empty((n, *rows.shape[1:]), rows.dtype, folder)
             whole[name][start : start + len(rows)] = rows
         tick(min(start + size, n) / n)
     model.train(was_training)
@@ -176,13 +209,11 @@ def evaluate(
     return Evaluation(
         trained=trained,
         correct=whole["correct"],
-        token=whole["token"].astype(np.float32, copy=False),
+        token=whole["token"],
         q_halt=whole.get("q_halt"),
         halt=whole.get("halt"),
         metrics={
-            name.removeprefix("metric "): value[:, 0].astype(np.float64)
-            for name, value in whole.items()
-            if name.startswith("metric ")
+            name.removeprefix("metric "): value[:, 0] for name, value in whole.items() if name.startswith("metric ")
         },
         histograms=_counted(task, whole),
         answers=None if answers is None else answers[:, trained - 1],
@@ -194,7 +225,16 @@ def _counted(task: Task, whole: dict[str, np.ndarray]) -> dict[str, list[Count]]
     """Each histogram's kinds of answers, the most frequent prediction first."""
     found: dict[str, list[Count]] = {}
     for name in (key.removeprefix("prediction ") for key in whole if key.startswith("prediction ")):
-        predictions, labels = (Counter(whole[f"{kind} {name}"][:, 0].tolist()) for kind in ("prediction", "label"))
+        predictions, labels = (_counts(whole[f"{kind} {name}"]) for kind in ("prediction", "label"))
         codes = sorted({*predictions, *labels} - {-1}, key=lambda code: (-predictions[code], -labels[code], code))
         found[name] = [Count(task.histogram_value(name, code), predictions[code], labels[code]) for code in codes]
     return found
+
+
+def _counts(codes: np.ndarray) -> Counter[int]:
+    """How often each of codes [N, 1] occurs."""
+    counts: Counter[int] = Counter()
+    for rows in blocks(len(codes)):
+        counts.update(codes[rows, 0].tolist())
+    release([codes])
+    return counts

@@ -25,7 +25,7 @@ from harness.sandbox import scoring, shared
 from harness.spacing import evenly
 from harness.training.device import choose_device, choose_precision
 from tasks.base import DataFolder, Task, create_task
-from tasks.code import CodeTask
+from tasks.code import HUMANEVAL, CodeTask
 
 PRETRAINED = "hf:"
 
@@ -62,6 +62,8 @@ def complete(source: str, ask: Ask, data: DataFolder, out: Path | None = None) -
     out = out or Path("results/complete") / f"{writer.name}-{ask.task}"
     check_writable(out, "--out")
     problems = task.whole_problems(ask.split, data)
+    if any(item.group == HUMANEVAL for item in task.items(ask.split, data)):
+        task.check_references((), humaneval=True)  # before minutes of writing, and all 164 whatever --max-examples says
     problems = [problems[i] for i in evenly(len(problems), ask.most)]
     written = writer.write(problems, ask.samples, ask.temperature, ask.seed, ask.new_tokens)
     samples = [{"task_id": problem.task_id, "completion": text} for problem, text in written]

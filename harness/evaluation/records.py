@@ -13,7 +13,8 @@ import numpy as np
 
 from harness import tables
 from harness.cell import Cell
-from harness.evaluation.evaluate import BLOCK_ROWS, Count, Evaluation
+from harness.evaluation.evaluate import Count, Evaluation
+from harness.evaluation.spill import blocks
 from harness.files import write_atomically
 from harness.spacing import evenly
 from tasks.base import PAD, Examples, Task
@@ -28,9 +29,21 @@ def write_run_tables(
     evaluations: Mapping[str, Evaluation],
 ) -> None:
     """curves, depth, halting, metrics and examples of one cell."""
-    key = {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
+    key = _key(cell)
     _write(folder, "curves", [key | point for point in curves])
     write_score_tables(folder, key, task, cell.recipe.evaluation.segments, cell.flops_per_segment, scored, evaluations)
+
+
+def _key(cell: Cell) -> dict[str, Any]:
+    return {"cell_id": cell.id, "task": cell.task, "arm": cell.arm, "seed": cell.seed}
+
+
+def write_states(folder: Path, cell: Cell, rows: Sequence[Mapping[str, Any]]) -> None:
+    """states.csv of one cell; no file for an arm without states, nor one of an attempt before."""
+    if rows:
+        _write(folder, tables.STATES, [_key(cell) | dict(row) for row in rows])
+    else:
+        (folder / f"{tables.STATES}.csv").unlink(missing_ok=True)
 
 
 def write_score_tables(
@@ -128,7 +141,7 @@ def _depth(depths: Sequence[int], flops_per_segment: float, result: Evaluation) 
         {
             "segments": segments,
             "exact": result.correct_at(segments).mean(),
-            "token": result.token[:, segments - 1].mean(),
+            "token": result.token_at(segments).mean(),
             "exact_model": result.model(segments).mean(),
             "exact_oracle": result.oracle(segments).mean(),
             "flops_per_answer": flops_per_segment * segments,
@@ -196,12 +209,8 @@ def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
         ("exact", "model", result.model()),
         ("exact", "oracle", result.oracle()),
         ("token", "fixed", result.token_fixed()),
-        *((name, "fixed", value) for name, value in result.metrics.items()),
+        *((name, "fixed", np.asarray(value, np.float64)) for name, value in result.metrics.items()),
     ]
-    groups = {"all": np.ones(len(result), bool)}
-    if examples.groups is not None:
-        order = dict.fromkeys(examples.groups[np.argsort(examples.difficulty, kind="stable")].tolist())
-        groups |= {name: examples.groups == name for name in order}
     return [
         {
             "group": group,
@@ -210,28 +219,44 @@ def _metrics(result: Evaluation, examples: Examples) -> list[dict[str, Any]]:
             "value": float(np.mean(value[rows])),
             "examples": int(rows.sum()),
         }
-        for group, rows in groups.items()
+        for group, rows in _groups(examples)
         for metric, stopping, value in figures
     ]
 
 
+def _groups(examples: Examples) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, [N] bool) of all examples, then of each group, the one with the easiest example first."""
+    yield "all", np.ones(len(examples), bool)
+    if examples.groups is None:
+        return
+    easiest: dict[str, tuple[float, int]] = {}  # difficulty and place of each group's first example in that order
+    for part in blocks(len(examples)):
+        names, where = np.unique(examples.groups[part], return_inverse=True)
+        difficulty = examples.difficulty[part]
+        order = np.argsort(difficulty, kind="stable")
+        first = order[np.unique(where[order], return_index=True)[1]]
+        for name, i in zip(names.tolist(), first.tolist(), strict=True):
+            found = (float(np.nan_to_num(difficulty[i], nan=np.inf)), part.start + i)
+            easiest[name] = min(easiest.get(name, found), found)
+    for name in sorted(easiest, key=lambda name: easiest[name]):
+        yield name, np.concatenate([examples.groups[part] == name for part in blocks(len(examples))])
+
+
 def _examples(result: Evaluation, examples: Examples) -> Iterator[dict[str, Any]]:
-    fixed, model, oracle, token = result.fixed(), result.model(), result.oracle(), result.token_fixed()
-    steps = result.halting_step()
-    for start in range(0, len(result), BLOCK_ROWS):
-        part = examples[start : start + BLOCK_ROWS]
-        for i, example_id in enumerate(part.ids, start):
+    for rows in result.blocks():
+        part, own = examples[rows], result.rows(rows)
+        fixed, model, oracle, token = own.fixed(), own.model(), own.oracle(), own.token_fixed()
+        steps = own.halting_step()
+        for i, example_id in enumerate(part.ids):
             yield {
                 "example_id": example_id,
-                "group": "" if part.groups is None else part.groups[i - start],
-                "difficulty": part.difficulty[i - start],
+                "group": "" if part.groups is None else part.groups[i],
+                "difficulty": part.difficulty[i],
                 "correct": fixed[i],
                 "correct_model": model[i],
                 "correct_oracle": oracle[i],
                 "token": token[i],
                 "halting_step": int(steps[i]),
-                "correct_by_segment": "".join("1" if right else "0" for right in result.correct[i]),
-                "q_halt_by_segment": ""
-                if result.q_halt is None
-                else ";".join(f"{value:.7g}" for value in result.q_halt[i]),
+                "correct_by_segment": "".join("1" if right else "0" for right in own.correct[i]),
+                "q_halt_by_segment": "" if own.q_halt is None else ";".join(f"{value:.7g}" for value in own.q_halt[i]),
             }

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.analysis.by_segment import read_by_segment
 from harness.analysis.calibration import calibration
 from harness.analysis.collect import write_table
+from harness.analysis.unsafe import mark
 from harness.cell import Cell
 from harness.cost import flops_per_segment
 from harness.data import splits_of
@@ -28,6 +30,7 @@ from harness.record import provenance, sandbox_provenance
 from harness.results import check_writable
 from harness.schema import validated
 from harness.store import splits_digest
+from harness.tables import UNSANDBOXED
 from harness.training.checkpoint import WEIGHTS_FILE, load_weights
 from harness.training.device import choose_device, choose_precision
 from harness.training.trainer import DTYPES, compile_model
@@ -116,13 +119,19 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             segments=max(*depths, source.loop.segments),
             batch_size=request.batch_size or settings.batch_size,
             write=True,
+            folder=out,
         )
         for name, part in scored.items()
     }
     size = replace(source.shape, sequence_length=task.sequence_length, answer_length=task.answer_length)
     flops = flops_per_segment(source.model, source.config, size)
     write_score_tables(out, source.key, task, depths, flops, scored, evaluations)
-    write_table(out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, out)))
+    write_table(
+        out, "calibration", list(calibration({**source.key, "segments": source.loop.segments}, read_by_segment(out)))
+    )
+    ran = sandbox_provenance(task)
+    if ran["sandbox"] == UNSANDBOXED:
+        mark(out, {source.key["cell_id"]}, {source.key["task"]})
     digest = splits_digest(splits)
     document = {
         "source": str(place),
@@ -149,7 +158,7 @@ def rescore(place: Path, request: Request, data: DataFolder, out: Path | None = 
             for name, result in evaluations.items()
         },
         **provenance(),
-        **sandbox_provenance(task),
+        **ran,
     }
     write_json(out / "evaluation.json", document)
     return {"results": str(out), **document}

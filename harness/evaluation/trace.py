@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from harness.evaluation.states import StateRecorder
 from harness.evaluation.written import write_answers
 from harness.recipe import Loop
 from harness.training.act import detached, wants_to_halt
@@ -61,12 +62,13 @@ def trace(
     *,
     inside: bool = False,
     first: int = 0,
+    states: StateRecorder | None = None,
 ) -> Trace:
     """Run `segments` segments (1 for one-pass arms) on all examples at once and keep what each says.
 
     Answers that must be written token by token are, with as many segments per token. inside: keep states and attention
-    of the reading of the whole text, too. Random initial states are those of a split's rows from `first` on. A compiled
-    model runs eagerly here: this size of batch comes once.
+    of the reading of the whole text, too; `states` sees them as they pass. Random initial states are those of a split's
+    rows from `first` on. A compiled model runs eagerly here: this size of batch comes once.
     """
     device = next(model.parameters()).device
     index = torch.arange(len(examples), device=device)
@@ -78,17 +80,21 @@ def trace(
     was_training = model.training
     model.eval()
     state = model.initial_state(batch, index)
+    if states is not None:
+        states.see(state, 0)
     own_text = None
     asked = batch.labels != PAD
     if task.generated:
         own_text = write_answers(model, task, batch, index, depth)
         places = torch.arange(batch.inputs.shape[1], device=device)
         asked = places >= batch.facts["prompt_length"][:, None] - 1  # the prompt is no part of the answer
-    for _ in range(depth):
+    for segment in range(1, depth + 1):
         recorder = AttentionRecorder()
         with torch.compiler.set_stance("force_eager"), recorder if inside else nullcontext():
             state, prediction = model(state, batch)
         state = detached(state)
+        if states is not None:
+            states.see(state, segment)
         judged, answer = (batch, prediction.logits.argmax(-1)) if own_text is None else next(own_text)
         values = {"correct": task.correct(judged, answer), "answer": answer.masked_fill(~asked, PAD)}
         halt = wants_to_halt(loop, prediction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ from tasks.code_text import END, Coder
 
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Where a language model's completion of a function is over: the next thing at the left margin."""
+
+BLOCK = re.compile(r"```(?:python|py)?\n(.*?)(```|\Z)", re.DOTALL)
+"""The first code block of a chat's answer, closed or cut off."""
 
 ASKS = "Complete this Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
 
@@ -112,6 +115,7 @@ class Pretrained:
                     max_new_tokens=most,
                     num_return_sequences=samples if temperature else 1,
                     pad_token_id=self.tokenizer.pad_token_id,
+                    stopping_criteria=[self._finished(given["input_ids"].shape[1])],
                     **({"do_sample": False} | drawn),
                 )
             each = samples if temperature else 1
@@ -129,6 +133,24 @@ class Pretrained:
         )
         return texts
 
+    def _finished(self, begin: int) -> Callable[..., torch.Tensor]:
+        """Which rows are over: what follows their completion is cut off anyway, and is most of what a model writes."""
+        over: dict[int, bool] = {}
+
+        def finished(ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+            open_rows = [row for row in range(len(ids)) if not over.get(row)]
+            texts = self._decoded(ids[open_rows, begin:])
+            over.update((row, self._over(text)) for row, text in zip(open_rows, texts, strict=True))
+            return torch.tensor([over[row] for row in range(len(ids))], device=ids.device)
+
+        return finished
+
+    def _over(self, text: str) -> bool:
+        if self.chat:
+            block = BLOCK.search(text)
+            return block is not None and block.group(2) != ""
+        return any(stop in text for stop in STOPS)
+
     def _asked(self, problem: Problem) -> str:
         if not self.chat:
             return problem.prompt
@@ -139,7 +161,7 @@ class Pretrained:
     def _completion(self, text: str) -> str:
         """What is run behind the prompt: the text up to its first stop, or the whole program of a chat's code block."""
         if self.chat:
-            block = re.search(r"```(?:python|py)?\n(.*?)(?:```|\Z)", text, re.DOTALL)
+            block = BLOCK.search(text)
             return "    pass\n\n" + (block.group(1) if block else text)
         ends = [at for stop in STOPS if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
@@ -177,4 +199,4 @@ def _load(name: str) -> tuple[Any, Any]:
 def _has_gguf() -> bool:
     import importlib.util
 
-    return importlib.util.find_spec("gguf") is not None
+    return all(importlib.util.find_spec(name) for name in ("gguf", "accelerate"))

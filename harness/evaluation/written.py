@@ -31,6 +31,33 @@ def as_answers(batch: Batch, tokens: Tensor) -> tuple[Batch, Tensor]:
     return replace(batch, inputs=text[:, :-1]), text[:, 1:]
 
 
+def write_at(
+    model: ReasoningModel, task: Task, batch: Batch, keys: Tensor, segments: int, guess: Tensor | None = None
+) -> Tensor:
+    """Tokens [B, W] that the model writes to the prompts, greedily, each with `segments` segments; W as `as_answers`
+    needs it, or the task's limit. No label is looked at. guess: what it wrote with fewer, which saves time alone."""
+    length = batch.facts["prompt_length"]
+    S = batch.inputs.shape[1]
+    with torch.compiler.set_stance("force_eager"):  # batches shrink as rows are done: each size would be compiled
+        return generate(
+            model,
+            batch.inputs[:, : int(length.max())],
+            length,
+            min(_room(batch), task.most_written or S),
+            segments=segments,
+            keys=keys,
+            stop=task.stop_tokens,
+            puzzle_ids=batch.puzzle_ids,
+            longest=S + 1,
+            guess=guess,
+        ).tokens
+
+
+def _room(batch: Batch) -> int:
+    """Places behind the shortest prompt."""
+    return batch.inputs.shape[1] + 1 - int(batch.facts["prompt_length"].min())
+
+
 def write_answers(
     model: ReasoningModel, task: Task, batch: Batch, keys: Tensor, depths: int
 ) -> Iterator[tuple[Batch, Tensor]]:
@@ -40,25 +67,7 @@ def write_answers(
     (its last position), so that the answer of an arm that halts by its own rule after segment d is the one written with
     d segments. keys [B] are those of the rows' initial states.
     """
-    length = batch.facts["prompt_length"]
-    S = batch.inputs.shape[1]
-    prompts = batch.inputs[:, : int(length.max())]
-    most = room = S + 1 - int(length.min())
-    if task.most_written is not None:
-        most = min(room, task.most_written)
     tokens = None
     for segments in range(1, depths + 1):
-        with torch.compiler.set_stance("force_eager"):  # batches shrink as rows are done: each size would be compiled
-            tokens = generate(
-                model,
-                prompts,
-                length,
-                most,
-                segments=segments,
-                keys=keys,
-                stop=task.stop_tokens,
-                puzzle_ids=batch.puzzle_ids,
-                longest=S + 1,
-                guess=tokens,
-            ).tokens
-        yield as_answers(batch, torch.nn.functional.pad(tokens, (0, room - most), value=PAD))
+        tokens = write_at(model, task, batch, keys, segments, tokens)
+        yield as_answers(batch, torch.nn.functional.pad(tokens, (0, _room(batch) - tokens.shape[1]), value=PAD))

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Protocol
 
 from harness.cell import Cell
 from harness.execution import worker
@@ -52,16 +52,36 @@ class Outcome:
     failed: list[tuple[Cell, str]] = field(default_factory=list)
 
 
+class Process(Protocol):
+    """What the pool asks of the process, or of the node's process, behind a worker."""
+
+    @property
+    def exitcode(self) -> int | None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Worker:
-    process: BaseProcess
+    process: Process
     connection: Connection
     number: int
+    sentinel: int | None = None  # becomes readable when the process dies, where the connection alone doesn't tell
     cell: Cell | None = None
     heard: float = 0.0  # time.monotonic() of the last sign of life
     ready: bool = False
     spent: bool = False  # dead, or a cell failed in it: who knows what that left behind
     reason: str = ""  # why the parent killed it
+
+    @property
+    def placed(self) -> bool:
+        """Whether it can be given a cell."""
+        return True
+
+    def signs(self) -> list[Any]:
+        """What to wait for."""
+        return [self.connection] if self.sentinel is None else [self.connection, self.sentinel]
 
 
 def default_jobs(plan: Plan) -> int:
@@ -99,7 +119,7 @@ def run(
     plan: Plan,
     folder: Path,
     *,
-    jobs: int,
+    jobs: int | None,
     monitor: Monitor,
     cells: Sequence[Cell] | None = None,
     retry_failed: bool = False,
@@ -107,10 +127,12 @@ def run(
     deadline: float | None = None,
     hung_seconds: float = 60 * HUNG_MINUTES,
     options: Options | None = None,
+    executor: type[Pool] | None = None,
 ) -> Outcome:
     """Run every open cell of the plan, or of `cells`; finished cells are not even started again.
 
-    `deadline` is a time.monotonic().
+    `jobs` None: as many as there is room for. `deadline` is a time.monotonic(). `executor`: where workers run, by
+    default here.
     """
     outcome = Outcome()
     queue: deque[Cell] = deque()
@@ -132,20 +154,19 @@ def run(
             os.environ[variable] = str(plan.suite.threads)
         if plan.deterministic:
             os.environ.setdefault(*DETERMINISTIC_VARIABLE)
-        pool = _Pool(
-            plan, folder, min(jobs, len(queue)), monitor, tuple(plugins), stamps, hung_seconds, options or Options()
-        )
-        pool.drain(queue, outcome, deadline)
+        pool = (executor or Pool)(plan, folder, monitor, tuple(plugins), stamps, hung_seconds, options or Options())
+        pool.drain(queue, outcome, deadline, jobs)
     monitor.stop()
     return outcome
 
 
-class _Pool:
+class Pool:
+    """Workers on this machine. Subclasses have them elsewhere."""
+
     def __init__(
         self,
         plan: Plan,
         folder: Path,
-        jobs: int,
         monitor: Monitor,
         plugins: tuple[str, ...],
         stamps: dict[str, int | None],
@@ -154,27 +175,36 @@ class _Pool:
     ) -> None:
         self.plan, self.folder, self.monitor, self.plugins = plan, folder, monitor, plugins
         self.stamps, self.hung_seconds, self.options = stamps, hung_seconds, options
-        self.context = multiprocessing.get_context("spawn")
-        self.gpus = _gpus() if plan.device.value == "cuda" else []
-        self.workers = [self._hire(number) for number in range(jobs)]
-        self.waiting: deque[Cell] = deque()  # cells that another command runs
+        self.workers: list[Worker] = []
+        self.waiting: deque[Cell] = deque()  # cells that another command runs, or that were lost with their node
         self.look_again = 0.0
         self.stopping = False
 
+    def _room(self) -> int:
+        """How many workers run at a time where the command doesn't say."""
+        return default_jobs(self.plan)
+
+    def _open(self, jobs: int | None) -> None:
+        """Get ready to hire."""
+        self.gpus = _gpus() if self.plan.device.value == "cuda" else []
+
     def _hire(self, number: int) -> Worker:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=worker.main, args=(theirs, self.plugins, shared.asked()), daemon=True)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=worker.main, args=(theirs, self.plugins, shared.asked()), daemon=True)
         with _gpu(self.gpus, number):
             process.start()
         theirs.close()
-        return Worker(process, ours, number, heard=time.monotonic())
+        return Worker(process, ours, number, process.sentinel, heard=time.monotonic())
 
-    def drain(self, queue: deque[Cell], outcome: Outcome, deadline: float | None) -> None:
+    def drain(self, queue: deque[Cell], outcome: Outcome, deadline: float | None, jobs: int | None) -> None:
         """Hand out cells until none is left or the run is stopped by Ctrl-C, SIGTERM or the deadline.
 
         Whatever else ends it ends the workers, too; their cells go on from their checkpoints.
         """
         try:
+            self._open(jobs)
+            self.workers = [self._hire(number) for number in range(min(jobs or self._room(), len(queue)))]
             self._drain(queue, outcome, deadline)
         finally:
             self._dismiss()
@@ -198,18 +228,20 @@ class _Pool:
                     self.waiting.clear()
                     self.look_again = now + LOOK_SECONDS
                 for i, w in enumerate(self.workers):
+                    self._tend(w)
                     while w.cell is None and queue and not self.stopping:
-                        if self._is_open(queue[0], outcome):
-                            w = self.workers[i] = self._fresh(w)
-                            self._give(w, queue.popleft())
-                        else:
-                            queue.popleft()
+                        w = self.workers[i] = self._fresh(w)
+                        if not w.placed:
+                            break
+                        cell = queue.popleft()
+                        if self._is_open(cell, outcome):
+                            self._give(w, cell)
                 busy = [w for w in self.workers if w.cell is not None]
                 if not busy and (self.stopping or not (queue or self.waiting)):
                     break
-                ready = wait([w.connection for w in busy] + [w.process.sentinel for w in busy], timeout=0.5)
+                ready = wait([sign for w in busy for sign in w.signs()], timeout=0.5)
                 for w in busy:
-                    if w.connection in ready or w.process.sentinel in ready:
+                    if any(sign in ready for sign in w.signs()):
                         self._hear(w, outcome)
                 if time.monotonic() - awake > PAUSE_SECONDS:
                     for w in busy:
@@ -232,9 +264,12 @@ class _Pool:
                 self.waiting.append(cell)
         return free
 
+    def _tend(self, w: Worker) -> None:
+        """Look after a worker once per turn."""
+
     def _fresh(self, w: Worker) -> Worker:
         """The worker, or another in its place where it is spent."""
-        if not w.spent:
+        if w.process.is_alive() and not w.spent:
             return w
         if w.process.is_alive():
             with contextlib.suppress(OSError):
@@ -246,7 +281,7 @@ class _Pool:
 
     def _give(self, w: Worker, cell: Cell) -> None:
         w.cell, w.heard = cell, time.monotonic()
-        data = self.plan.tasks[cell.task].data[cell.seed]
+        data = self.plan.tasks[cell.task].data_of(cell)
         job = Job(cell.model_dump_json(), self.folder / cell.run_folder, data, self.options, self.stamps[cell.id])
         with contextlib.suppress(OSError):  # a worker that is dead already is heard of at the next look
             w.connection.send(job)
@@ -270,6 +305,7 @@ class _Pool:
         elif message[0] == "say":
             self.monitor.say(f"{w.cell.name}: {message[1]}")
         else:
+            self._take_back(w)
             cell, ending = w.cell, message[1]
             w.cell, w.spent = None, ending.status in ("failed", "diverged")
             self._end(cell, ending, outcome)
@@ -291,15 +327,27 @@ class _Pool:
         if ending.stop and not self.stopping:
             self._ask_to_stop(f"stopping, since every other cell would meet it, too: {ending.reason}")
 
+    def _take_back(self, w: Worker) -> None:
+        """Let go of what was held for the cell of a worker that has ended it."""
+
+    def _tried_again(self, w: Worker, cell: Cell) -> bool:
+        """Whether a dead worker's cell is put among the waiting ones, since its machine is to blame."""
+        return False
+
     def _bury(self, w: Worker, outcome: Outcome) -> None:
         """Record the cell of a worker that died; whoever has it next goes on from its checkpoint."""
         cell = w.cell
         assert cell is not None
         if w.process.is_alive():
             w.process.join(WORKER_STOP_SECONDS)
+        self._take_back(w)
+        if not self.stopping and self._tried_again(w, cell):
+            w.cell, w.spent = None, True
+            return
         code = w.process.exitcode
         cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        reason = w.reason or f"the worker process died ({cause}); out of memory is the usual cause of SIGKILL"
+        memory = "; out of memory is the usual cause" if cause == "SIGKILL" else ""
+        reason = w.reason or f"the worker process died ({cause}){memory}"
         w.cell, w.spent = None, True
         if self.stopping:  # whoever stops the run may well have killed the worker, too
             self._end(cell, Ending("interrupted", reason), outcome)

@@ -114,6 +114,10 @@ class LiveMonitor(PlainMonitor):
 
     def started(self, cell: Cell) -> None:
         super().started(cell)
+        if (
+            old := self.ids.pop(cell.id, None)
+        ) is not None:  # tried before: another command had it, or its node was lost
+            self.bars.remove_task(old)
         self.ids[cell.id] = self.bars.add_task(f"  {cell.name}", total=1.0, text="starting")
 
     def progress(self, cell: Cell, share: float, text: str) -> None:

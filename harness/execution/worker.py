@@ -59,11 +59,15 @@ def main(connection: Connection, plugins: tuple[str, ...], sandbox: Choice) -> N
     from harness.sandbox import shared
 
     shared.configure(sandbox)
-    tasks.load_all()
-    models.load_all()
-    load_entry_points()
-    for plugin in plugins:
-        load_plugin(Path(plugin))
+    try:
+        tasks.load_all()
+        models.load_all()
+        load_entry_points()
+        for plugin in plugins:
+            load_plugin(Path(plugin))
+    except Exception as error:
+        connection.send(("say", f"its worker can't start: {type(error).__name__}: {error}"))
+        raise
     with contextlib.suppress(OSError, EOFError):  # the parent is gone; a cell has left its record or its checkpoint
         connection.send(("ready",))
         while (job := connection.recv()) is not None:
@@ -89,7 +93,7 @@ def _run(connection: Connection, job: Job) -> Ending:
             with _logged(job.folder / "log.txt"):
                 return _run_logged(connection, cell, job)
     except OSError as error:
-        return _machine_fault(error)
+        return machine_fault(error)
 
 
 def _run_logged(connection: Connection, cell: Cell, job: Job) -> Ending:
@@ -128,7 +132,7 @@ def _run_logged(connection: Connection, cell: Cell, job: Job) -> Ending:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
-            return _machine_fault(error)
+            return machine_fault(error)
         what = "out of memory: " if _out_of_memory(error) else ""
         status, reason = "failed", f"{what}{type(error).__name__}: {error}; see log.txt in the run folder"
     _log(f"{status}: {reason}")
@@ -136,7 +140,7 @@ def _run_logged(connection: Connection, cell: Cell, job: Job) -> Ending:
     return Ending(status, reason)
 
 
-def _machine_fault(error: OSError) -> Ending:
+def machine_fault(error: OSError) -> Ending:
     """Not the cell's doing, so it is not recorded as failed: it goes on from its checkpoint when the same command is
     given again."""
     place = f" ({error.filename})" if error.filename else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import claims
 from harness.report import numbers
 from harness.report.page import Cell, Row, Table, column, prose
+from harness.report.sources import source_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +32,13 @@ def claim_tables(tables: Tables) -> list[Table]:
     rows = tables.claims
     touched = (rows["measured"] != "") | (rows["verdict"] == claims.NOT_TESTABLE)
     made = [
-        _table("Claims that this suite or a computation bears on", rows[touched], NOTE, measured=True),
-        _table("Claims that it does not touch", rows[~touched], "", measured=False),
+        _table(tables, "Claims that this suite or a computation bears on", rows[touched], NOTE, measured=True),
+        _table(tables, "Claims that it does not touch", rows[~touched], "", measured=False),
     ]
     return [table for table in made if table.rows]
 
 
-def _table(caption: str, rows: pd.DataFrame, note: str, *, measured: bool) -> Table:
+def _table(tables: Tables, caption: str, rows: pd.DataFrame, note: str, *, measured: bool) -> Table:
     middle = [prose("measured here"), column("fidelity")] if measured else []
     ends = [column("runs")] if measured else []
     table = Table(
@@ -49,15 +50,12 @@ def _table(caption: str, rows: pd.DataFrame, note: str, *, measured: bool) -> Ta
         note=note,
     )
     for row in rows.to_dict("records"):
-        table.rows.append(Row(_cells(row, measured), anchor=f"claim-{row['claim']}"))
+        table.rows.append(Row(_cells(tables, row, measured), anchor=f"claim-{row['claim']}"))
     return table
 
 
-def _cells(row: dict[str, Any], measured: bool) -> list[Cell]:
-    ids = row["cells"].split()
-    runs = (
-        Cell(numbers.plural(len(ids), "run"), len(ids), f"#run-{ids[0]}", row["cells"]) if ids else Cell(numbers.NONE)
-    )
+def _cells(tables: Tables, row: dict[str, Any], measured: bool) -> list[Cell]:
+    runs = source_cell(tables, row["cells"])
     middle = [Cell(row["measured"] or numbers.NONE), Cell(row["fidelity"] or numbers.NONE)] if measured else []
     return [
         Cell(row["verdict"], tone=TONES[row["verdict"]]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,11 @@ GREY = "#5f6b76"
 
 PANEL = (4.6, 2.9)
 """Inches. At 9 points of type a panel stays legible across half a desktop page and across a whole phone."""
+
+LEFT = 0.62
+"""Inches between a panel's left edge and its axes."""
+HEAD = 0.1
+"""Inches above the panels, beside the legend."""
 
 STYLE: Any = {  # matplotlib types every key by its name
     "font.size": 9,
@@ -88,42 +93,67 @@ class Figure:
     panels: list[Callable[[Axes], None]] = field(default_factory=list)
     height: float = PANEL[1]
     missing: str = ""
+    png: bool = False  # beside the SVG: for pages that show no SVG; it takes as long again to draw
+    topic: str = ""  # the part of a task's section that it belongs to
     inline: list[str] = field(default_factory=list)  # SVG of each panel, once drawn
 
 
 def draw(figure: Figure, folder: Path) -> None:
-    """Save `figures/<name>.svg` and `.png` (all panels and a legend), and fill `figure.inline` (panels without)."""
+    """Save `figures/<name>.svg`, perhaps `.png` (all panels, a legend), and fill `figure.inline` (panels without)."""
     import matplotlib as mpl
 
     if figure.missing:
         return
     with mpl.rc_context(STYLE | {"svg.hashsalt": figure.name}):
-        whole = _canvas(figure, figure.panels, legend=True)
-        write_text(folder / f"{figure.name}.svg", _svg(whole))
-        write_atomically(
-            folder / f"{figure.name}.png",
-            lambda out: whole.savefig(out, format="png", dpi=150, metadata={"Software": None}),
-        )
-        figure.inline = [
-            embeddable(_svg(_canvas(figure, [panel], legend=False)), f"{figure.name}-{i}")
-            for i, panel in enumerate(figure.panels)
-        ]
+        whole = _canvas(figure)
+        svg = _svg(whole)
+        write_text(folder / f"{figure.name}.svg", svg)
+        if figure.png:
+            write_atomically(
+                folder / f"{figure.name}.png",
+                lambda out: whole.savefig(out, format="png", dpi=150, metadata={"Software": None}),
+            )
+    figure.inline = panels_of(svg, figure)
 
 
-def _canvas(figure: Figure, panels: Sequence[Callable[[Axes], None]], *, legend: bool) -> Canvas:
+POINTS = 72
+"""Per inch: the unit of matplotlib's SVG."""
+
+
+def panels_of(svg: str, figure: Figure) -> list[str]:
+    """The panels of a figure's SVG as markup for the page, each in an element of its own, so that they can stand below
+    one another on a phone. Cut out, not drawn again: drawing is most of a report's time."""
+    groups = re.findall(r'^  <g id="axes_\d+">\n.*?^  </g>$', svg, flags=re.DOTALL | re.MULTILINE)
+    clips = svg[svg.rindex(" </g>") :].removeprefix(" </g>").removesuffix("</svg>\n")  # what the groups share
+    columns, head = _layout(figure)
+    found = []
+    for i, group in enumerate(groups):
+        row, column = divmod(i, columns)
+        left, top = PANEL[0] * column, head - HEAD + figure.height * row
+        box = " ".join(f"{POINTS * length:g}" for length in (left, top, PANEL[0], figure.height + HEAD))
+        markup = f'<svg viewBox="{box}">{group}{clips if i == 0 else ""}</svg>'
+        found.append(embeddable(markup, figure.name))
+    return found
+
+
+def _layout(figure: Figure) -> tuple[int, float]:
+    """Panels in a row, and inches above the first row."""
+    columns = min(2, len(figure.panels))
+    return columns, HEAD + 0.22 * -(-len(figure.arms) // (3 * columns))
+
+
+def _canvas(figure: Figure) -> Canvas:
     """Panels two in a row. Margins are fixed in inches, so that axes line up from figure to figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    legend_rows = -(-len(figure.arms) // (3 * columns)) if legend else 0
-    head = 0.1 + 0.22 * legend_rows
+    columns, head = _layout(figure)
+    rows = -(-len(figure.panels) // columns)
     width, height = PANEL[0] * columns, figure.height * rows + head
     canvas = Canvas(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(canvas)
-    left, right, bottom, top = 0.62, 0.14, 0.5, 0.1
-    for i, panel in enumerate(panels):
+    left, right, bottom, top = LEFT, 0.14, 0.5, 0.1
+    for i, panel in enumerate(figure.panels):
         row, column = divmod(i, columns)
         axes = canvas.add_axes((
             (column * PANEL[0] + left) / width,
@@ -132,7 +162,7 @@ def _canvas(figure: Figure, panels: Sequence[Callable[[Axes], None]], *, legend:
             (figure.height - bottom - top) / height,
         ))  # fmt: skip
         panel(axes)
-    if legend and figure.arms:
+    if figure.arms:
         from matplotlib.lines import Line2D
 
         handles = [Line2D([], [], color=a.colour, marker=a.marker, label=a.label) for a in figure.arms]

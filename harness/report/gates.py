@@ -22,7 +22,7 @@ def gate_table(tables: Tables, task: str) -> Table:
         f"Validity gates on {task}",
         [column("gate"), *(column(tables.suite.arm_label(arm)) for arm in arms), prose("what it asks for")],
         note=f"Comparisons need {', '.join(audit.COMPARISON)} of both arms: one that failed or did not run leaves them "
-        "without a verdict. gates.csv has what each found.",
+        f"without a verdict. {', '.join(audit.VETO)} takes it where it failed. gates.csv has what each found.",
     )
     for gate, own in rows.groupby("gate", sort=False):
         results = own.set_index("arm")["result"]

@@ -48,16 +48,15 @@ def _table(tables: Tables, task: str, name: str, rows: pd.DataFrame) -> Table:
         note=f"Share of the {answers:,} test answers counted here, at the trained depth, mean over seeds, from "
         "histograms.csv.",
     )
-    runs = ["", *(" ".join(dict.fromkeys(of_arm[arm]["cell_id"])) for arm in arms)]
     for kind in kinds[:SHOWN]:
-        table.rows.append(Row([Cell(str(kind)), *map(_cell, shares[kind], runs)]))
+        table.rows.append(Row([Cell(str(kind)), *map(_cell, shares[kind])]))
     lumped = any(OTHERS.fullmatch(str(value)) for value in rows["value"])
     if len(kinds) > SHOWN or lumped:
         table.note += f" The {len(table.rows)} most frequent kinds, and the rest together."
         table.note += " ≤: a run counted the kind among its rarest, which have one row together." if lumped else ""
-        shown = [[shares[kind][i] for kind in kinds[:SHOWN]] for i in range(len(runs))]
+        shown = [[shares[kind][i] for kind in kinds[:SHOWN]] for i in range(len(arms) + 1)]
         rest = [Share(1 - sum(s.high for s in column), 1 - sum(s.low for s in column)) for column in shown]
-        table.rows.append(Row([Cell("all others"), *map(_cell, rest, runs)]))
+        table.rows.append(Row([Cell("all others"), *map(_cell, rest)]))
     return table
 
 
@@ -73,7 +72,7 @@ def _share(rows: pd.DataFrame, kind: str) -> Share:
     return Share(known / total, (known + unknown) / total)
 
 
-def _cell(share: Share, runs: str) -> Cell:
+def _cell(share: Share) -> Cell:
     low, high = max(share.low, 0.0), max(share.high, 0.0)
     sign = "" if numbers.percent(low) == numbers.percent(high) else "≤ "
-    return Cell(sign + numbers.percent(high), high, cells=runs)
+    return Cell(sign + numbers.percent(high), high)

@@ -13,6 +13,7 @@ from harness.analysis.traces import read_traces
 from harness.files import write_text
 from harness.report import content
 from harness.report.figures import Figure, draw
+from harness.report.main import main_markdown, main_table
 from harness.report.overview import all_figures
 from harness.report.page import Cell, Table
 from harness.report.watch import browser_data
@@ -22,7 +23,7 @@ ASSETS = ("report.css", "report.js", "watch.js")
 
 
 def build(results: Path, reports: Path) -> Path:
-    """Write `reports/<suite>/index.html`, `report.md` and `figures/`; return the page's path.
+    """Write `reports/<suite>/index.html`, `report.md`, `main.md` and `figures/`; return the page's path.
 
     Raises UserError when the results folder is absent, of another version or not collected.
     """
@@ -45,6 +46,8 @@ def build(results: Path, reports: Path) -> Path:
     html = environment.get_template("report.html.j2").render(page=page, style=style, script="\n".join(scripts))
     write_text(folder / "index.html", html)
     write_text(folder / "report.md", environment.get_template("report.md.j2").render(page=page))
+    table = markdown_table(main_table(tables, page.answers))
+    write_text(folder / "main.md", main_markdown(page.overview[0], table, page.headline, page.command))
     return folder / "index.html"
 
 
@@ -53,7 +56,8 @@ def _draw(figures: dict[str, list[Figure]], folder: Path) -> None:
     kept = set()
     for figure in (figure for group in figures.values() for figure in group):
         draw(figure, folder)
-        kept |= set() if figure.missing else {f"{figure.name}.svg", f"{figure.name}.png"}
+        if not figure.missing:
+            kept |= {f"{figure.name}.svg", *([f"{figure.name}.png"] if figure.png else [])}
     for old in folder.glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in kept:
             old.unlink()

@@ -8,6 +8,7 @@ from harness.analysis.results import Tables
 from harness.report import numbers
 from harness.report.page import Cell, Row, Table, column, number, prose
 from harness.report.plots import select
+from harness.report.sources import source_cell
 
 MARGIN = 0.10
 """What counts as learned: so far above the floor, in exact accuracy on test."""
@@ -21,7 +22,7 @@ def learned_table(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> Ta
     amounts = [number(f"{title} (%)") for title in ("exact", "floor", "above floor")]
     table = Table(
         "Did every arm learn?",
-        [*texts, *amounts, prose("what it says")],
+        [*texts, *amounts, prose("what it says"), column("runs")],
         note="Test exact accuracy, mean over seeds, where an arm rose highest above the floor of trivial predictors; "
         f"at least {100 * MARGIN:.0f} points count as learned.",
     )
@@ -30,15 +31,16 @@ def learned_table(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> Ta
     for arm in tables.suite.arms:
         own = levels[levels["arm"] == arm]
         if own.empty:
-            table.rows.append(Row([arm_cell(tables, arm), *[Cell(numbers.NONE)] * 5, Cell("no finished run")]))
+            table.rows.append(
+                Row([arm_cell(tables, arm), *[Cell(numbers.NONE)] * 5, Cell("no finished run"), Cell(numbers.NONE)])
+            )
             continue
         best = own.loc[(own["mean"] - own["floor"]).idxmax()]
         above = best["mean"] - best["floor"]
         says = "learned" if round(above, 9) >= MARGIN else _why_not(tables, arm, best["task"])
         figures = [Cell(f"{100 * value:.1f}", float(value)) for value in (best["mean"], best["floor"], above)]
-        table.rows.append(
-            Row([arm_cell(tables, arm), Cell(best["task"]), Cell(best["stopping"]), *figures, Cell(says)])
-        )
+        start = [arm_cell(tables, arm), Cell(best["task"]), Cell(best["stopping"])]
+        table.rows.append(Row([*start, *figures, Cell(says), source_cell(tables, best["cells"])]))
     return table
 
 

@@ -80,6 +80,30 @@ def provenance(tables: Tables) -> str:
     return "; ".join(parts) + "." if parts else "No run has finished."
 
 
+def tuning(tables: Tables) -> str:
+    """Which arms were tuned, how, and what was chosen."""
+    if tables.tuning.empty:
+        return "No arm was tuned: all take the recipe's learning rate and weight decay."
+    settings, parts = tables.suite.tuning or {}, []
+    for task, rows in tables.tuning.groupby("task", sort=False):
+        label = tables.suite.arm_label
+        taken = [
+            f"{label(str(row.arm))} {row.learning_rate:g} and {row.weight_decay:g} (trial {row.trial:g})"
+            for row in rows[rows["selected"] == 1].itertuples()
+        ]
+        counts = {f"{len(own)} trials of {own['updates'].iloc[0]:g} updates" for _, own in rows.groupby("arm")}
+        parts.append(f"{task}: {' or '.join(sorted(counts))} per arm; taken: {', '.join(taken) or 'none yet'}.")
+    ends = [f"{name.replace('_', ' ')} {low:g} to {high:g}" for name in SPACE for low, high in [settings[name]]]
+    return (
+        f"Every arm of a task tried the same points of {' × '.join(ends)}, on a log scale, the recipe's own first, on "
+        f"a seed of their own ({settings['seed']}). Learning rate and weight decay that were best on validation were "
+        f"taken; no trial looked at test. tuning.csv has all trials. {' '.join(parts)}"
+    )
+
+
+SPACE = ("learning_rate", "weight_decay")
+
+
 def how_measured(tables: Tables) -> list[tuple[str, str]]:
     """Headings with a paragraph each. The statistics are those of analysis/stats.py and analysis/compare.py."""
     suite = tables.suite
@@ -114,5 +138,6 @@ def how_measured(tables: Tables) -> list[tuple[str, str]]:
         "Design sees": """
             The true difference that this number of seeds and examples would find in 80 % of repetitions.""",
     }
+    paragraphs["Tuning"] = tuning(tables)
     paragraphs["Machine"] = provenance(tables)
     return [(heading, " ".join(text.split())) for heading, text in paragraphs.items()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.report import numbers
 from harness.report.page import Cell, Row, Table, column, number
+from harness.report.sources import source_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +30,18 @@ MEASURES = (
 
 def overall_tables(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> list[Table]:
     """Both measures; none for a suite of one task, whose own section says more."""
-    made = []
+    made, finished = [], tables.runs[tables.runs["status"] == "finished"]
     for measure, caption, note in MEASURES:
         rows = tables.overall[(tables.overall["measure"] == measure) & (tables.overall["tasks"] > 1)]
         names = ("arm", "against") if measure == "improvement" else ("arm",)
         titles = ("value (%)", "without any one task", "tasks")
-        table = Table(caption, [*(column(name) for name in names), *(number(title) for title in titles)], note=note)
+        table = Table(
+            caption,
+            [*(column(name) for name in names), *(number(title) for title in titles), column("runs")],
+            note=note,
+        )
         for row in rows.to_dict("records"):
+            own = finished[finished["arm"].isin([row["arm"], row["other"]])]
             arms = [arm_cell(tables, row[key]) for key in ("arm", "other")[: len(names)]]
             table.rows.append(
                 Row([
@@ -43,6 +49,7 @@ def overall_tables(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> l
                     Cell(numbers.percent(row["value"]), row["value"]),
                     Cell(numbers.percent_range(row["low"], row["high"]), row["low"]),
                     Cell(numbers.count(row["tasks"]), row["tasks"]),
+                    source_cell(tables, " ".join(own["cell_id"])),
                 ])
             )  # fmt: skip
         made += [table] if table.rows else []

@@ -8,26 +8,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.analysis.compare import NO_VERDICT
+from harness.analysis import compare
 from harness.analysis.results import Tables
-from harness.report.figures import GREY, Figure, Look
-from harness.report.plots import percent_axis, select, si_axis, suite_looks, task_figures, tick
+from harness.report.cost_figures import cost_figures
+from harness.report.figures import GREY, LEFT, PANEL, Figure, Look
+from harness.report.halting_figures import halting_figures
+from harness.report.plots import accuracy_figures, percent_axis, select, si_axis, suite_looks, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#2b333b"
 
+MAIN = "main"
+"""The figure that a README shows."""
+
+DECIDED = (compare.BETTER, compare.WORSE, compare.NO_DIFFERENCE)
+
 
 def all_figures(tables: Tables) -> Iterator[tuple[str, list[Figure]]]:
     """Figures by task, the overview first under the empty name."""
-    yield "", [_differences(tables), _costs(tables)]
+    yield "", [_main(tables), _costs(tables)]
     for task in tables.suite.tasks:
-        yield task, task_figures(tables, task)
+        makers = (accuracy_figures, cost_figures, halting_figures)
+        yield task, [figure for make in makers for figure in make(tables, task)]
 
 
-def _differences(tables: Tables) -> Figure:
-    figure = Figure("overview-differences", "Primary differences")
+def _main(tables: Tables) -> Figure:
+    """The figure that says most, small enough for a README: accuracy of all arms beside the primary differences."""
+    figure = Figure(MAIN, "Accuracy and primary differences", png=True)
     rows = tables.comparisons[(tables.comparisons["role"] == "primary") & tables.comparisons["difference"].notna()]
     if rows.empty:
         figure.missing = "no primary comparison has a seed that both arms finished"
@@ -36,50 +45,86 @@ def _differences(tables: Tables) -> Figure:
     label = tables.suite.arm_label
     pairs = [f"{label(row.arm_a)} − {label(row.arm_b)}" for row in rows.itertuples()]
     one_pair = len(set(pairs)) == 1
-    names = [task if one_pair else f"{task}\n{pair}" for task, pair in zip(rows["task"], pairs, strict=True)]
+    tasks = list(rows["task"])
+    levels = select(tables.levels, split="test", metric="exact", stopping="fixed")
+    levels = levels[levels["task"].isin(tasks)]
+    arms = {arm: look for arm, look in suite_looks(tables).items() if arm in set(levels["arm"])}
     band = 100 * tables.suite.equivalence_band
+    figure.arms = list(arms.values())
     figure.caption = (
-        "First arm minus second in percentage points of accuracy; right of zero the first is better. "
-        "Bar: 95 % interval over seeds and examples. Hollow: too few seeds for a verdict. "
-        f"Shaded: ±{band:g} points, which counts as no difference."
+        f"Left: exact accuracy on test (%). Right: {pairs[0] if one_pair else 'first arm minus second'}, in percentage "
+        "points; right of zero the first is better. Bars: 95 % intervals over seeds and examples. Black: decided; "
+        f"grey: cannot tell; hollow: too few seeds for a verdict. Shaded: ±{band:g} points, no difference."
     )
     figure.alt = "Differences: " + "; ".join(
         f"{row.task} {100 * row.difference:.1f} points, {row.verdict}" for row in rows.iloc[::-1].itertuples()
     )  # fmt: skip
-    figure.height = 0.75 + 0.36 * len(rows)
+    figure.height = 0.75 + max(0.3, 0.11 * len(arms) + 0.08) * len(rows)
+    names = [task if one_pair else f"{task}, {pair}" for task, pair in zip(tasks, pairs, strict=True)]
+    names = [f"{name}\n{verdict.partition(',')[0]}" for name, verdict in zip(names, rows["verdict"], strict=True)]
+    figure.panels = [
+        _level_panel(levels, tasks, arms),
+        _difference_panel(rows, names, pairs[0] if one_pair else "", band),
+    ]
+    return figure
 
+
+def _level_panel(levels: pd.DataFrame, tasks: Sequence[str], arms: dict[str, Look]) -> Callable[[Axes], None]:
+    def panel(axes: Axes) -> None:
+        for i, (arm, look) in enumerate(arms.items()):
+            own = select(levels, arm=arm).set_index("task").reindex(tasks)
+            y = np.arange(len(tasks)) + ((len(arms) - 1) / 2 - i) * 0.7 / len(arms)
+            axes.hlines(y, 100 * own["low"], 100 * own["high"], color=look.colour, linewidth=1.2, alpha=0.7)
+            axes.plot(100 * own["mean"], y, color=look.colour, marker=look.marker, linestyle="none", clip_on=False)
+        axes.set_xlim(-4, 104)
+        _task_axis(axes, tasks)
+        axes.set_xlabel("test exact (%)")
+
+    return panel
+
+
+def _difference_panel(rows: pd.DataFrame, names: Sequence[str], pair: str, band: float) -> Callable[[Axes], None]:
     def panel(axes: Axes) -> None:
         axes.axvspan(-band, band, color=GREY, alpha=0.15, linewidth=0)
         axes.axvline(0, color=GREY, linewidth=0.9)
         shown = [0.0]
         for y, row in enumerate(rows.itertuples()):
             middle, low, high = 100 * row.difference, 100 * row.low, 100 * row.high
-            decided = row.verdict != NO_VERDICT
+            judged = row.verdict != compare.NO_VERDICT
+            colour = "black" if row.verdict in DECIDED else "#7f8a94"
             shown.append(middle)
             if not np.isnan(low):
-                axes.plot([low, high], [y, y], color=INK, linewidth=1.6 if decided else 0.8, solid_capstyle="butt")
+                axes.plot([low, high], [y, y], color=colour, linewidth=1.8 if judged else 0.9, solid_capstyle="butt")
                 shown += [low, high]
-            axes.plot([middle], [y], marker="o", color=INK, markerfacecolor=INK if decided else "white")
+            axes.plot([middle], [y], marker="o", color=colour, markerfacecolor=colour if judged else "white")
         room = 0.06 * max(max(shown) - min(shown), 4)
         axes.set_xlim(min(shown) - room, max(shown) + room)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_yticks(range(len(rows)), names)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{pairs[0] if one_pair else 'difference'} (points)")
-        _make_room_for_names(axes, max(len(line) for name in names for line in name.split("\n")))
+        _task_axis(axes, names)
+        axes.set_xlabel(f"{pair or 'difference'} (points)")
 
-    figure.panels = [panel]
-    return figure
+    return panel
+
+
+def _task_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for y in np.arange(len(names) - 1) + 0.5:
+        axes.axhline(y, color="#e6e9ec", linewidth=0.7, zorder=0)
+    _make_room_for_names(axes, max(len(part) for name in names for part in name.split("\n")))
 
 
 def _make_room_for_names(axes: Axes, characters: int) -> None:
+    """Move the axes' left edge, within their own panel, so that names of so many characters fit."""
     box, inches = axes.get_position(), axes.figure.get_figwidth()  # type: ignore[union-attr]
-    left = min(0.45 * inches, 0.25 + 0.075 * characters) / inches
+    panel_left = box.x0 - LEFT / inches
+    left = panel_left + min(0.45 * PANEL[0], 0.25 + 0.075 * characters) / inches
     axes.set_position((left, box.y0, box.x1 - left, box.height))
 
 
 def _costs(tables: Tables) -> Figure:
-    figure = Figure("overview-cost", "Accuracy and its cost")
+    figure = Figure("overview-cost", "Accuracy and its cost", png=True)
     levels = select(tables.levels, split="test", metric="exact", stopping="fixed")
     runs = tables.runs[tables.runs["status"] == "finished"]
     cost = runs.groupby(["task", "arm"])[["flops_per_answer", "parameters_core"]].first().reset_index()

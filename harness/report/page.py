@@ -8,14 +8,24 @@ from harness.report.figures import Figure
 
 
 @dataclass(frozen=True)
+class Source:
+    """The runs behind a figure, and the command that makes them again."""
+
+    cells: str  # ids, space between
+    links: tuple[tuple[str, str], ...]  # (what it is called, where it leads)
+    command: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One field of a table. `sort` orders the column; `chip` and `glyph` are an arm's colour and
-    marker, `tone` is a verdict's."""
+    marker, `tone` is a verdict's, `mark` sets a figure off from its neighbours."""
 
     text: str
     sort: float | str | None = None
     href: str = ""
-    cells: str = ""  # ids of the runs behind the figure, space between
+    source: Source | None = None  # shown on request, behind the text
+    mark: bool = False
     chip: str = ""
     glyph: str = ""
     tone: str = ""
@@ -41,6 +51,17 @@ class Table:
     columns: list[Column]
     rows: list[Row] = field(default_factory=list)
     note: str = ""
+    source: Source | None = None  # of a table whose rows do not name their own
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a doubtful reader asks of an answer, and what there is to say, one click away."""
+
+    title: str
+    lines: list[str]
+    table: Table | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +71,21 @@ class Answer:
     task: str
     label: str
     tone: str
+    brief: str
     sentence: str
     anchor: str
+    questions: list[Question] = field(default_factory=list)
+
+
+@dataclass
+class Part:
+    """Tables and figures of a task on one topic, folded away unless `open`."""
+
+    title: str
+    anchor: str
+    tables: list[Table]
+    figures: list[Figure]
+    open: bool = False
 
 
 @dataclass
@@ -60,8 +94,7 @@ class TaskSection:
     anchor: str
     answer: Answer
     facts: list[tuple[str, str]]
-    tables: list[Table]
-    figures: list[Figure]
+    parts: list[Part]
 
 
 @dataclass
@@ -83,6 +116,7 @@ class Page:
     limit_tables: list[Table]
     runs: Table
     command: str
+    warning: str = ""  # above everything: what makes figures worthless
     browser: str = ""  # JSON of the example browser
 
 

@@ -1,4 +1,4 @@
-"""What a task's figures show: learning, depth, halting, groups.
+"""What a task's figures of accuracy show: learning, depth, groups. Those of halting are in halting_figures.py.
 
 A band or a bar is always the smallest to the largest seed unless the caption says that it is the 95 % interval.
 """
@@ -26,17 +26,15 @@ def suite_looks(tables: Tables) -> dict[str, Look]:
     return looks({arm: tables.suite.arm_label(arm) for arm in tables.suite.arms})
 
 
-def task_figures(tables: Tables, task: str) -> list[Figure]:
-    """All figures of a task; one without data carries the reason instead."""
-    every = suite_looks(tables)
-    arms = {arm: every[arm] for arm in every if arm in tables.suite.tasks[task].arms}
-    return [
-        _learning(tables, task, arms),
-        _depth(tables, task, arms),
-        _halting(tables, task, arms),
-        _halting_by_difficulty(tables, task, arms),
-        *_groups(tables, task, arms),
-    ]
+def task_looks(tables: Tables, task: str) -> dict[str, Look]:
+    """Of the task's arms, in the suite's order."""
+    return {arm: look for arm, look in suite_looks(tables).items() if arm in tables.suite.tasks[task].arms}
+
+
+def accuracy_figures(tables: Tables, task: str) -> list[Figure]:
+    """How accurate the arms are and became; one without data carries the reason instead."""
+    arms = task_looks(tables, task)
+    return [_learning(tables, task, arms), _depth(tables, task, arms), *_groups(tables, task, arms)]
 
 
 def select(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
@@ -46,7 +44,7 @@ def select(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
     return frame
 
 
-def _spread(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataFrame:
+def over_seeds(frame: pd.DataFrame, by: str | list[str], value: str) -> pd.DataFrame:
     """mean, min and max over seeds of a column, by another."""
     return frame.groupby(by, sort=True)[value].agg(["mean", "min", "max"]).reset_index()
 
@@ -59,13 +57,14 @@ def percent_axis(axes: Axes, label: str, highest: float) -> None:
 
 def si_axis(axes: Axes, *, logarithmic: bool) -> None:
     """Ticks on the horizontal axis as 500, 20k, 3M, 1.5G; at most one per decade where it is long and logarithmic."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     if logarithmic:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        subs = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0) if high > 5 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: tick(value))
@@ -80,7 +79,7 @@ def tick(value: float) -> str:
     return f"{value / 1000**power:.3g}{PREFIXES[power]}"
 
 
-def _line(axes: Axes, look: Look, x: np.ndarray, spread: pd.DataFrame, **style: object) -> None:
+def draw_line(axes: Axes, look: Look, x: np.ndarray, spread: pd.DataFrame, **style: object) -> None:
     axes.plot(x, 100 * spread["mean"], color=look.colour, marker=look.marker, **style)  # type: ignore[arg-type]
     axes.fill_between(x, 100 * spread["min"], 100 * spread["max"], color=look.colour, alpha=0.15, linewidth=0)
 
@@ -121,7 +120,7 @@ def _learning(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
         f"which of them is held equal decides which arm leads. {BAND}"
     )
     last = curves.groupby("arm", sort=False).last()["validation_exact"]
-    figure.alt = f"Learning curves on {task}, four axes of cost. At the last point: {_listed(last, arms)}."
+    figure.alt = f"Learning curves on {task}, four axes of cost. At the last point: {listed(last, arms)}."
     axes_of = (("updates", "updates"), ("examples", "examples"), ("flops", "training FLOPs"), ("seconds", "seconds"))
     figure.panels = [_learning_panel(curves, arms, column, label) for column, label in axes_of]
     return figure
@@ -138,9 +137,9 @@ def _learning_panel(curves: pd.DataFrame, arms: dict[str, Look], column: str, la
                 continue
             reached = own.groupby("seed")["point"].max().min()  # beyond it the mean would be over fewer seeds
             own = own[(own["point"] <= reached) & ((own[column] > 0) | (not logarithmic))]
-            spread = _spread(own, "point", "validation_exact")
+            spread = over_seeds(own, "point", "validation_exact")
             x = own.groupby("point")[column].mean().to_numpy()
-            _line(axes, look, x, spread, markevery=max(1, len(x) // 8), markersize=4)
+            draw_line(axes, look, x, spread, markevery=max(1, len(x) // 8), markersize=4)
         si_axis(axes, logarithmic=logarithmic)
         axes.set_xlabel(f"{label} (log scale)" if logarithmic else label)
         percent_axis(axes, "validation exact (%)", 100 * curves["validation_exact"].max())
@@ -177,7 +176,7 @@ def _depth(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
             own = select(depth, arm=arm)
             if own.empty:
                 continue
-            spread = _spread(own, "segments", "exact")
+            spread = over_seeds(own, "segments", "exact")
             x = spread["segments"].to_numpy()
             if len(x) == 1:
                 mean, low, high = (100 * float(spread[c].iloc[0]) for c in ("mean", "min", "max"))
@@ -186,9 +185,9 @@ def _depth(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
                 axes.axhline(mean, color=look.colour, linewidth=0.8, alpha=0.6, zorder=1)
                 continue
             inside = x <= many.get(arm, x.max())
-            _line(axes, look, x[inside], spread[inside])
+            draw_line(axes, look, x[inside], spread[inside])
             beyond = x >= x[inside].max() if inside.any() else ~inside
-            _line(axes, look, x[beyond], spread[beyond], linestyle=(0, (3, 2)), markerfacecolor="white")
+            draw_line(axes, look, x[beyond], spread[beyond], linestyle=(0, (3, 2)), markerfacecolor="white")
             axes.plot(x[inside][-1:], 100 * spread["mean"][inside][-1:], color=look.colour, marker=look.marker)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(t) for t in ticks])
@@ -205,119 +204,6 @@ def _depth(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
 
     figure.panels = [panel]
     return figure
-
-
-# -- halting ---------------------------------------------------------------------------------------------------
-
-
-def _halting_arms(tables: Tables, task: str, arms: dict[str, Look]) -> dict[str, Look]:
-    trained = select(tables.runs, task=task, status="finished").groupby("arm")["segments"].max()
-    return {arm: look for arm, look in arms.items() if trained.get(arm, 1) > 1}
-
-
-def _no_halting(tables: Tables, task: str, frame: pd.DataFrame, able: dict[str, Look]) -> str:
-    if not able:
-        return "no finished run of an arm with several segments"
-    return "" if frame["arm"].isin(list(able)).any() else "no halting steps were recorded"
-
-
-def _halting(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
-    figure = Figure(f"{task}-halting", f"When arms halt on {task}")
-    able = _halting_arms(tables, task, arms)
-    halting = select(tables.halting, task=task, split="test")
-    figure.missing = _no_halting(tables, task, halting, able)
-    if figure.missing:
-        return figure
-    total = halting.groupby(["arm", "seed"])["count"].transform("sum")
-    halting = halting.assign(share=halting["count"] / total)
-    steps = np.arange(int(halting["halting_step"].min()), int(halting["halting_step"].max()) + 1)
-    able = {arm: look for arm, look in able.items() if arm in set(halting["arm"])}
-    figure.arms = list(able.values())
-    figure.caption = (
-        "Share of test examples (%) by the segment at which the arm halts by its own rule. "
-        "Bar: mean over seeds; whisker: smallest to largest seed. One-pass arms do not halt."
-    )
-    means = _weighted(halting, ["arm"], "halting_step", "count")
-    figure.alt = f"Halting steps on {task}; mean step: " + ", ".join(
-        f"{look.label} {means[arm]:.1f}" for arm, look in able.items()
-    )  # fmt: skip
-
-    def panel(axes: Axes) -> None:
-        width = 0.8 / len(able)
-        for i, (arm, look) in enumerate(able.items()):
-            table = select(halting, arm=arm).pivot_table(index="seed", columns="halting_step", values="share")
-            table = 100 * table.reindex(columns=steps.astype(float)).fillna(0)
-            mean = table.mean().to_numpy()
-            x = steps + (i - (len(able) - 1) / 2) * width
-            axes.bar(x, mean, width * 0.92, color=look.colour)
-            if len(table) > 1:
-                whisker = [mean - table.min().to_numpy(), table.max().to_numpy() - mean]
-                axes.errorbar(x, mean, whisker, fmt="none", ecolor="#2b333b", elinewidth=0.8, capsize=1.5)
-        axes.set_xticks(steps if len(steps) <= 16 else steps[:: -(-len(steps) // 16)])
-        axes.grid(axis="x", visible=False)
-        axes.set_xlabel("halting step (segment)")
-        percent_axis(axes, "test examples (%)", 100 * halting["share"].max())
-
-    figure.panels = [panel]
-    return figure
-
-
-def _weighted(frame: pd.DataFrame, by: list[str], value: str, weight: str) -> pd.Series:
-    product = (frame[value] * frame[weight]).groupby([frame[c] for c in by]).sum()
-    return product / frame.groupby(by)[weight].sum()
-
-
-def _halting_by_difficulty(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
-    figure = Figure(f"{task}-halting-difficulty", f"Halting against difficulty on {task}")
-    able = _halting_arms(tables, task, arms)
-    steps = select(tables.steps, task=task)
-    figure.missing = _no_halting(tables, task, steps, able)
-    if not figure.missing and steps["difficulty"].nunique() < 2:
-        figure.missing = "all test examples are equally difficult"
-    if figure.missing:
-        return figure
-    unit = tables.suite.tasks[task].difficulty_unit
-    steps = steps.assign(bin=_bins(steps["difficulty"].to_numpy(), steps["count"].to_numpy()))
-    able = {arm: look for arm, look in able.items() if arm in set(steps["arm"])}
-    figure.arms = list(able.values())
-    figure.caption = (
-        f"Mean halting step on test against difficulty ({unit}). "
-        "A flat line means that the halting rule does not see how hard an example is. " + BAND
-    )
-    figure.alt = f"Mean halting step against difficulty in {unit}, on {task}."
-    top = 0.0
-    lines = {}
-    for arm in able:
-        own = select(steps, arm=arm)
-        by_seed = pd.DataFrame({
-            "x": _weighted(own, ["seed", "bin"], "difficulty", "count"),
-            "step": _weighted(own, ["seed", "bin"], "halting_step", "count"),
-        }).reset_index()  # fmt: skip
-        lines[arm] = _spread(by_seed, "bin", "step").assign(x=by_seed.groupby("bin")["x"].mean().to_numpy())
-        top = max(top, float(by_seed["step"].max()))
-
-    def panel(axes: Axes) -> None:
-        for arm, look in able.items():
-            line = lines[arm]
-            axes.plot(line["x"], line["mean"], color=look.colour, marker=look.marker)
-            axes.fill_between(line["x"], line["min"], line["max"], color=look.colour, alpha=0.15, linewidth=0)
-        axes.set_ylim(0, 1.1 * top)
-        axes.set_xlabel(f"difficulty ({unit})")
-        axes.set_ylabel("mean halting step")
-
-    figure.panels = [panel]
-    return figure
-
-
-def _bins(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Each value a bin of its own where there are at most 12, otherwise eight bins of equal numbers of examples."""
-    order = np.argsort(values, kind="stable")
-    distinct = np.unique(values)
-    if len(distinct) <= 12:
-        return np.searchsorted(distinct, values)
-    share = np.cumsum(weights[order]) / weights.sum()
-    edges = np.unique([values[order][np.searchsorted(share, q)] for q in np.arange(1, 8) / 8])
-    return np.searchsorted(edges, values, side="left")
 
 
 # -- groups ----------------------------------------------------------------------------------------------------
@@ -356,8 +242,8 @@ def _by_number(metrics: pd.DataFrame, task: str, arms: dict[str, Look], splits: 
             part = select(metrics, split=split)
             style = {} if split == "test" else {"linestyle": (0, (3, 2)), "markerfacecolor": "white"}
             for arm, look in arms.items():
-                spread = _spread(select(part, arm=arm), "x", "value")
-                _line(axes, look, spread["x"].to_numpy(), spread, **style)
+                spread = over_seeds(select(part, arm=arm), "x", "value")
+                draw_line(axes, look, spread["x"].to_numpy(), spread, **style)
             if split != "test":
                 xs = part["x"]
                 pad = 0.5 if xs.max() - xs.min() < 2 else 0.04 * (xs.max() - xs.min())
@@ -379,7 +265,7 @@ def _by_name(metrics: pd.DataFrame, task: str, arms: dict[str, Look], split: str
 
     def panel(axes: Axes) -> None:
         for i, (arm, look) in enumerate(arms.items()):
-            spread = _spread(select(metrics, arm=arm), "group", "value").set_index("group").reindex(names)
+            spread = over_seeds(select(metrics, arm=arm), "group", "value").set_index("group").reindex(names)
             x = np.arange(len(names)) + (i - (len(arms) - 1) / 2) * 0.12
             mean = 100 * spread["mean"].to_numpy()
             bars = [mean - 100 * spread["min"].to_numpy(), 100 * spread["max"].to_numpy() - mean]
@@ -398,5 +284,5 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _listed(values: pd.Series, arms: dict[str, Look]) -> str:
+def listed(values: pd.Series, arms: dict[str, Look]) -> str:
     return ", ".join(f"{look.label} {100 * values[arm]:.0f} %" for arm, look in arms.items() if arm in values)

@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from harness.sandbox import linux, values
-from harness.sandbox.wire import MAX_ORDER, Closed, Malformed, TooLate, Wire
+from harness.sandbox.wire import MAX_ORDER, Closed, Malformed, TooLate, Wire, encode
 
 PASSED, TIMED_OUT = "passed", "timed out"
 MEMORY_BYTES = 2 << 30  # of the judge: an answer of 16 MiB may become many small objects
@@ -48,7 +48,7 @@ class Server:
 
     def __init__(self, control: socket.socket) -> None:
         """Wait until it is ready. Raises ServerFailed."""
-        self._control = control
+        self._control, self._ending, self._status = control, False, 0
         control.settimeout(START_SECONDS)
         try:
             hello = json.loads(control.recv(4096) or b'{"error": "the server ended before it was ready"}')
@@ -67,16 +67,25 @@ class Server:
                 raise ServerFailed(f"the server is gone: {error}") from None
         return mine
 
-    def end(self) -> int:
-        """Kill the program and wait until it is gone; gives its wait status as it was when this was asked."""
+    def end(self) -> None:
+        """Have the program killed, without waiting for it: the server forks the next one when it is gone."""
         try:
             self._control.sendall(b"e")
-            status = self._control.recv(4)
         except OSError as error:
             raise ServerFailed(f"the server does not answer: {error}") from None
-        if len(status) < 4:
-            raise ServerFailed("the server ended")
-        return int.from_bytes(status, "little")
+        self._ending = True
+
+    def status(self) -> int:
+        """Wait until the last program ended is gone; gives its wait status as it was when its end was asked for."""
+        if self._ending:
+            try:
+                status = self._control.recv(4)
+            except OSError as error:
+                raise ServerFailed(f"the server does not answer: {error}") from None
+            if len(status) < 4:
+                raise ServerFailed("the server ended")
+            self._ending, self._status = False, int.from_bytes(status, "little")
+        return self._status
 
 
 class OtherCall(BaseException):
@@ -99,11 +108,13 @@ class Prepared:
             self.head = compile(prompt.rstrip("\n") + "\n    pass\n", "<prompt>", "exec")
         self.test = compile(test, "<test>", "exec")
         self.calls: list[Any] = []
+        self.texts: list[str] = []  # of the calls
         self.predictable = True
 
     def learn(self, calls: list[Any]) -> None:
-        if self.predictable and len(calls) <= MAX_AHEAD and len(json.dumps(calls)) <= MAX_AHEAD_BYTES:
-            self.calls = calls
+        texts = [encode(call) for call in calls]
+        if self.predictable and len(calls) <= MAX_AHEAD and sum(map(len, texts)) <= MAX_AHEAD_BYTES:
+            self.calls, self.texts = calls, texts
 
 
 prepared = functools.lru_cache(maxsize=256)(Prepared)
@@ -112,7 +123,7 @@ prepared = functools.lru_cache(maxsize=256)(Prepared)
 class Candidate:
     """What the check calls in place of the program's function."""
 
-    def __init__(self, wire: Wire, name: str, ahead: list[Any]) -> None:
+    def __init__(self, wire: Wire, name: str, ahead: list[str]) -> None:
         self.__name__ = name
         self._wire = wire
         self._ahead = ahead
@@ -126,8 +137,8 @@ class Candidate:
             self.calls.append(call)
         if made >= len(self._ahead):
             reply = self.exchange({"calls": [call]})
-        elif json.dumps(call) == json.dumps(self._ahead[made]):  # as text: 1, 1.0 and True are equal as values
-            reply = self.exchange(None)
+        elif encode(call) == self._ahead[made]:  # as text: 1, 1.0 and True are equal as values
+            reply = self.exchange()
         else:
             raise OtherCall
         try:
@@ -139,14 +150,14 @@ class Candidate:
             self.lose(f"failed: malformed answer: {malformed}"[:REASON])
         raise error
 
-    def exchange(self, document: Any) -> Any:
-        """One frame there (none for None), one back. Raises Lost."""
+    def exchange(self, document: Any = None, wait: bool = True) -> Any:
+        """One frame there, if any, and one back, if waited for. Raises Lost."""
         if self.lost is not None:
             raise Lost
         try:
             if document is not None:
                 self._wire.send(document)
-            return self._wire.receive()
+            return self._wire.receive() if wait else None
         except TooLate:
             self.lose(TIMED_OUT)
         except Malformed as error:
@@ -179,7 +190,7 @@ def verdict(server: Server, order: dict[str, Any]) -> str:
     try:
         return attempt(server, order, problem)
     except OtherCall:
-        problem.predictable, problem.calls = False, []
+        problem.predictable, problem.calls, problem.texts = False, [], []
         return attempt(server, order, problem)
 
 
@@ -187,17 +198,19 @@ def attempt(server: Server, order: dict[str, Any], problem: Prepared) -> str:
     """One run of one program. Raises OtherCall."""
     name = order["entry_point"]
     wire = Wire(server.fork())
+    server.status()  # of the program before: its end is not on this one's time
     wire.deadline = deadline = time.monotonic() + order["timeout"]
-    candidate = Candidate(wire, name, problem.calls)
+    candidate = Candidate(wire, name, problem.texts)
     text = order["prompt"] + order["completion"]
     mispredicted = False
+    namespace: dict[str, Any] = {"__name__": "check"}
     try:
-        reply = candidate.exchange({"text": text, "entry_point": name, "calls": problem.calls})
+        candidate.exchange({"text": text, "entry_point": name, "calls": problem.calls}, wait=False)
+        exec(problem.head, namespace)  # helpers of the prompt that the test uses; meanwhile the program is loaded
+        reply = candidate.exchange()
         if reply != {"ready": True}:
             result = reason(exception(str(reply["error"]), str(reply["message"])))
         else:
-            namespace: dict[str, Any] = {"__name__": "check"}
-            exec(problem.head, namespace)  # helpers of the prompt that the test uses
             namespace[name] = candidate  # some tests call the function by name
             exec(problem.test, namespace)
             namespace["check"](candidate)
@@ -209,11 +222,11 @@ def attempt(server: Server, order: dict[str, Any], problem: Prepared) -> str:
     except BaseException as error:
         result = reason(error)
     wire.close()
-    status = server.end()
+    server.end()
     if mispredicted:
         raise OtherCall
     if candidate.lost is not None:
-        result = candidate.lost
+        result, status = candidate.lost, server.status()
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
             number = signal.Signals(os.WTERMSIG(status))
             result = TIMED_OUT if number == signal.SIGXCPU else f"failed: the program ended with {number.name}"

@@ -79,7 +79,8 @@ def start(command: list[str], handles: list[int]) -> subprocess.Popen[bytes]:
     """A process with these descriptors and no others, away from the terminal's signals."""
     return subprocess.Popen(
         command,
-        env={"PYTHONHASHSEED": "0", "TMPDIR": tempfile.gettempdir()},  # same programs, same verdicts
+        # same programs, same verdicts; symbols bound at the start, not in each process forked
+        env={"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1", "TMPDIR": tempfile.gettempdir()},
         pass_fds=handles,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-import tempfile
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +25,13 @@ def run() -> None:
     """Load one program and answer calls until the socket closes or the process is killed."""
     gc.freeze()  # what the server made since its own freeze: collecting it would copy its pages
     gc.enable()
-    tempfile.tempdir = None
-    wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, ANSWERS))
+    if "tempfile" in sys.modules:  # tier 2's server has used it
+        vars(sys.modules["tempfile"])["tempdir"] = None
+    converse(Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, ANSWERS)))
+
+
+def converse(wire: Wire) -> None:
+    """Answer calls on an open wire until it closes."""
     try:
         order = wire.receive()
         try:

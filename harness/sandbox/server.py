@@ -18,22 +18,45 @@ import json
 import os
 import random
 import resource
-import secrets
 import select
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.sandbox import landlock, limits, linux, namespaces, program, quota, restricted, runtime, seccomp
+from harness.sandbox import landlock, limits, linux, namespaces, program, quota, restricted, runtime, seccomp, values
+from harness.sandbox.wire import Wire
 
 # imported before the fork, because programs ask for them often and each costs milliseconds
 WARM = """
 typing math collections re itertools functools string heapq bisect random copy operator hashlib statistics
 dataclasses datetime decimal fractions enum cmath json struct contextlib types ctypes queue threading
 """
+WARM_UPS = 20  # a function is specialised from its eighth call on
+WARM_TEXT = '''
+from typing import Dict, List, Optional, Tuple
+
+
+def f(numbers: List[float], names: Dict[str, int], pair: Tuple[int, int]) -> Optional[str]:
+    """What solutions are made of, so that compiler and interpreter have met it.
+    >>> f([1.0], {}, (1, 2))
+    """
+    total = 0
+    for index, number in enumerate(sorted(numbers)):
+        if number % 2 == 0 and index not in names.values():
+            total += int(number) + len(str(index))
+        elif number > pair[0] or not names:
+            total -= max(pair[1], index)
+    while total > 10:
+        total //= 2
+    words = [word.upper() for word in " ".join(names).split() if word]
+    return f"{total}" + "".join(reversed(words)) or None
+'''
+WARM_CALL = {
+    "args": values.pack([[1.0, 2.5, 4.0], {"a": 1, "b": 2}, (1, 2)]),
+    "kwargs": values.pack({}),
+}
 # a program's own descriptors lie below; the server's from here to limits.DESCRIPTORS, all of which the child closes
 LOW = 10
 
@@ -122,6 +145,8 @@ def main() -> None:
     control.close()
     os.wait()
     if isolation.folder is not None:
+        import shutil  # here, since it brings three compression libraries into every process forked after it
+
         shutil.rmtree(isolation.folder, ignore_errors=True)
     os._exit(0)
 
@@ -136,6 +161,7 @@ def serve(control: socket.socket, isolation: Isolation) -> None:
     except OSError as error:
         control.sendall(json.dumps({"error": str(error)}).encode())
         os._exit(1)
+    warm_up()
     control.sendall(json.dumps({}).encode())
     gc.collect()
     gc.freeze()
@@ -145,6 +171,21 @@ def serve(control: socket.socket, isolation: Isolation) -> None:
             one_program(control, isolation, listeners)
     finally:  # a server that can't go on ends, and the pool starts another
         os._exit(1)
+
+
+def warm_up() -> None:
+    """Do once, with a text of our own, what every program's process does: what Python and the linker settle on first
+    use (specialised code, type versions, bound symbols, filled free lists) is then inherited, not copied and redone."""
+    for _ in range(WARM_UPS):
+        mine, other = socket.socketpair()
+        with mine:
+            judge = Wire(mine)
+            judge.send({"text": WARM_TEXT, "entry_point": "f", "calls": [WARM_CALL]})
+            judge.send({"calls": [WARM_CALL]})
+            mine.shutdown(socket.SHUT_WR)
+            program.converse(Wire(other))
+            other.close()
+    del sys.modules[program.MODULE]
 
 
 def one_program(
@@ -211,7 +252,7 @@ def tidy(work: Path) -> None:
                 for entry in list(path.iterdir()):
                     if entry.is_dir() and not entry.is_symlink():
                         entry.chmod(0o700)
-                        entry.rename(work / secrets.token_hex(16))
+                        entry.rename(work / os.urandom(16).hex())
                     else:
                         entry.unlink()
                 path.rmdir()

@@ -16,7 +16,7 @@ MAX_FRAME = 16 << 20  # bytes; an answer beyond is no answer
 MAX_ORDER = 256 << 20  # of what the pool sends to its own judge
 CHUNK = 1 << 16
 _LENGTH = struct.Struct("!I")
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder per call
+encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder per call
 _decode = json.JSONDecoder().decode
 SLACK = 0.98  # the kernel's time-out is set anew when less than this share of it is left: late by 2 % at most
 
@@ -49,7 +49,7 @@ class Wire:
 
     def send(self, document: Any) -> None:
         """Raises Malformed when the document's frame is too large; nothing is sent then."""
-        body = _encode(document).encode()
+        body = encode(document).encode()
         if len(body) > self._max_frame:
             raise Malformed(f"{len(body)} bytes, above {self._max_frame}")
         left = memoryview(_LENGTH.pack(len(body)) + body)

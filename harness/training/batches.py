@@ -89,6 +89,7 @@ class Stream:
 class Feeder:
     """Hands halted rows the next examples of the stream, without a host synchronisation per update.
 
+    batch_size counts the rows of all ranks; `own` are those handed out here. Every rank goes by one cursor.
     `drop_unused` follows the published code, in which every update brings a fresh row for every place and those of
     rows that go on are dropped; by default nothing is dropped.
     """
@@ -105,8 +106,9 @@ class Feeder:
         drop_unused: bool,
         window_updates: int,
         difficulty: DifficultyRamp | None = None,
+        own: slice = slice(None),
     ) -> None:
-        self.task, self.data, self.batch_size = task, data, batch_size
+        self.task, self.data, self.batch_size, self.own = task, data, batch_size, own
         self.stream = Stream(name, seed, len(data), difficulty, data.examples.difficulty)
         self.key = seeds.key(name, "augmentation", seed)
         self.augmentation, self.drop_unused = augmentation, drop_unused
@@ -131,7 +133,8 @@ class Feeder:
         self.cursor, self.uses, self._left = cursor, uses, 0
 
     def next(self, halted: Tensor) -> tuple[Batch, Tensor]:
-        """(fresh batch, positions [B]): the row of a halted place is its next example; others hold an arbitrary one."""
+        """(fresh batch, positions [own rows]): the row of a halted place is its next example; others hold an arbitrary
+        one. halted: [B] of all ranks."""
         if self._left == 0:
             self._start = self.drawn  # the only synchronisation, once per `window_updates`
             order = self.stream.window(self._start, self.window_updates * self.batch_size)
@@ -144,7 +147,7 @@ class Feeder:
         index = self._window[positions - self._start]
         self.uses.index_add_(0, index, halted.to(torch.int32))
         self.cursor = self.cursor + wanted.sum()
-        fresh = self.data.rows(index)
+        fresh, positions = self.data.rows(index[self.own]), positions[self.own]
         if self.augmentation:
             fresh = self.task.augment(fresh, CounterRandom(self.key, positions))
         return fresh, positions

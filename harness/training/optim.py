@@ -88,9 +88,16 @@ class SparseSignSGD(torch.optim.Optimizer):
                 first = torch.ones_like(ids, dtype=torch.bool)
                 first[1:] = ids[1:] != ids[:-1]
                 slot = first.cumsum(0) - 1
-                total = torch.zeros_like(rows).index_add_(0, slot, rows)[slot]
+                total = _summed(rows, slot)[slot]
                 p[ids] = p[ids] * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * total.sign()
         return None
+
+
+def _summed(rows: Tensor, slot: Tensor) -> Tensor:
+    """rows [N, D] added up by slot [N]; on CUDA in a fixed order, since ranks must agree on signs of sums near 0."""
+    if rows.is_cuda:
+        return torch.zeros_like(rows).index_put_((slot,), rows, accumulate=True)
+    return torch.zeros_like(rows).index_add_(0, slot, rows)
 
 
 def factor_of(parameter: str, factors: dict[str, float]) -> float:

@@ -19,19 +19,21 @@ from harness.cost import Cost, measure
 from harness.data import DataSet
 from harness.evaluation import gates
 from harness.evaluation.evaluate import Evaluation, evaluate, limited, readable
-from harness.evaluation.records import write_run_tables
+from harness.evaluation.latency import seconds_per_answer
+from harness.evaluation.records import write_run_tables, write_states
+from harness.evaluation.states import StateRecorder
 from harness.evaluation.trace import chosen, document, trace
 from harness.evaluation.voting import vote
 from harness.files import sweep, write_json, write_text
 from harness.record import RECORD, costs, identity, provenance, sandbox_provenance
-from harness.tables import GATES_FILE, TRACE_FILE
-from harness.training import checkpoint
+from harness.tables import GATES_FILE, TRACE_FILE, UNSANDBOXED
+from harness.training import checkpoint, side_runs
 from harness.training.device import peak_memory_mib, reset_peak_memory, set_deterministic
+from harness.training.ranks import ALONE, Failed, RankLost, Ranks
+from harness.training.telling import Teller
 from harness.training.trainer import Diverged, Trainer
 from models.base import ModelShape, resolve_config
-from tasks.base import Examples, Task, create_task
-
-UNSANDBOXED = "unsandboxed"
+from tasks.base import Examples, Splits, Task, create_task
 
 CHECKPOINT_SECONDS = 60.0
 """Least time between two checkpoints by default: what a killed run loses at most, and one update."""
@@ -50,6 +52,7 @@ class Options:
     """How a run is carried out. Nothing here changes a number, so nothing of it is in the cell."""
 
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    sinks: tuple[str, ...] = ()  # names of harness/sinks.py
 
 
 class Interrupted(Exception):
@@ -75,16 +78,16 @@ def run_cell(
     report: Report = lambda progress, text: True,
     options: Options = Options(),
     say: Say = print,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Run a cell to its end, from its checkpoint if the folder holds one, and write record.json last.
 
     The caller holds the cell's lock. Raises Interrupted when `report` says stop, and Diverged when the loss is not
-    finite.
+    finite. Of several ranks, all of which call this, the first alone evaluates, reports, and writes; what it raises
+    there, the others raise as Interrupted or Failed.
     """
     started = datetime.now(UTC)
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    write_json(folder / "cell.json", cell.model_dump(mode="json"))
+    ranks.lead(lambda: _open(cell, folder))
     torch.set_num_threads(cell.threads)
     if cell.precision == "float32":
         torch.set_float32_matmul_precision("highest")
@@ -96,12 +99,25 @@ def run_cell(
     task = create_task(cell.registered_task, cell.settings)
     task.get_ready()
     splits = data.load()
-    trainer = Trainer(cell, task, splits, device)
+    if cell.purpose == "control":
+        splits = side_runs.shuffled(splits, cell)
+    trainer = Trainer(cell, task, splits, device, ranks)
     progress = Progress()
     _resume(trainer, progress, folder, device, say)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
-    train(trainer, progress, validation, folder, report, options, say)
+    sinks = Teller(options.sinks if ranks.leads and cell.purpose == "run" else ())
+    sinks.start(cell, folder, trainer.updates)
+    try:
+        train(trainer, progress, validation, folder, report, options, say, sinks)
+    except BaseException:
+        sinks.close(None)
+        raise
+    if cell.purpose != "run":
+        _end_side_run(cell, task, splits, trainer, progress, folder, started, report, say)
+        return
     notes = []
+    if ranks.size > 1:
+        notes.append(f"trained by {ranks.size} processes together; peak memory is the first one's")
     if progress.stopped_early:
         notes.append(
             f"stopped early at update {trainer.updates}: {cell.recipe.early_stopping} points without a better one"
@@ -118,14 +134,22 @@ def run_cell(
         if name not in ("train", "validation")
     }
     scored, unread = readable(trainer.evaluated, scored)
-    try:
+    evaluations: dict[str, Evaluation] = {}
+
+    def test() -> None:
         tick = partial(_tick, report, trainer)
-        evaluations = {name: _evaluate(trainer, part, partial(tick, name)) for name, part in scored.items()}
+        for name, part in scored.items():
+            evaluations[name] = _evaluate(trainer, part, folder, partial(tick, name))
         if cell.recipe.evaluation.votes:
-            notes += vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes"))
+            notes.extend(vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes")))
+
+    try:
+        _led(ranks, test)
     except Interrupted:
         _save(trainer, progress, folder, say)  # with the selected weights in it, which are all that is needed now
         raise
+    if not ranks.leads:
+        return
     progress.evaluation_seconds += time.perf_counter() - clock
 
     checkpoint.save_weights(folder, progress.best)
@@ -135,17 +159,68 @@ def run_cell(
         cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
     )
     try:
-        shown = chosen(scored["test"])
-        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth)
+        shown, states = chosen(scored["test"]), StateRecorder(cell.loop.segments)
+        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth, states=states)
         text = json.dumps(document(task, shown, found), separators=(",", ":"), allow_nan=False)
         write_text(folder / TRACE_FILE, text)
+        write_states(folder, cell, states.rows())
+        notes += [states.problem] if states.problem else []
+        record["seconds_per_answer"] = seconds_per_answer(trainer.evaluated, task, cell.loop, shown)
     except Exception as error:  # what a report shows of a run is not worth the run
         notes.append(f"no traces: {type(error).__name__}: {error}")
     write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
     if record["sandbox"] == UNSANDBOXED:
         notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
-    record["notes"] = " | ".join([*data.notes, *notes, *unread])
+    sinks.close(record)
+    record["notes"] = " | ".join([*data.notes, *notes, *unread, *sinks.notes])
     write_json(folder / RECORD, record)
+    checkpoint.drop_state(folder)
+
+
+def _open(cell: Cell, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    write_json(folder / "cell.json", cell.model_dump(mode="json"))
+
+
+def _led(ranks: Ranks, work: Callable[[], Any]) -> Any:
+    """What rank 0 does while the others wait; where it is asked to stop, all of them are."""
+    try:
+        return ranks.lead(work)
+    except Failed as failed:
+        raise Interrupted(str(failed)) if failed.kind == Interrupted.__name__ else failed from None
+
+
+def _end_side_run(
+    cell: Cell,
+    task: Task,
+    splits: Splits,
+    trainer: Trainer,
+    progress: Progress,
+    folder: Path,
+    started: datetime,
+    report: Report,
+    say: Say,
+) -> None:
+    """A trial has all that it is for; a control, as it stands after its last update, is scored on test."""
+    scored: list[Evaluation] = []
+
+    def score() -> None:
+        examples = side_runs.held_out(splits, cell)
+        scored.append(_evaluate(trainer, examples, folder, partial(_tick, report, trainer, "test")))
+
+    if cell.purpose == "control":
+        try:
+            _led(trainer.ranks, score)
+        except Interrupted:
+            _save(trainer, progress, folder, say)
+            raise
+    if not trainer.ranks.leads:
+        return
+    test = scored[0] if scored else None
+    curves, selected = progress.curves, progress.selected
+    row = side_runs.record(cell, task, splits, started, curves, selected, trainer.seconds, test)
+    write_json(folder / RECORD, row)
     checkpoint.drop_state(folder)
 
 
@@ -157,18 +232,20 @@ def train(
     report: Report,
     options: Options,
     say: Say = print,
+    sinks: Teller | None = None,
 ) -> None:
     """Spend the budget, evaluating on validation at even steps of it and keeping the best weights.
 
     A state saved after any update goes on to the same numbers: whether an evaluation is due is decided by the state
     alone.
     """
-    points = trainer.recipe.evaluation.points
+    points, ranks = trainer.recipe.evaluation.points, trainer.ranks
     next_save = time.perf_counter() + options.checkpoint_seconds
     while True:
         if _due(trainer, progress, points):
             try:
-                _evaluation_point(trainer, progress, validation, partial(_tick, report, trainer, "validation"))
+                tick = partial(_tick, report, trainer, "validation")
+                _evaluation_point(trainer, progress, validation, tick, sinks or Teller())
             except Interrupted:
                 _save(trainer, progress, folder, say)
                 raise
@@ -179,11 +256,11 @@ def train(
         if trainer.finished or progress.stopped_early:
             return
         trainer.advance()
-        if (began := time.perf_counter()) > next_save:
+        if ranks.told((began := time.perf_counter()) > next_save):
             _save(trainer, progress, folder, say)
             ended = time.perf_counter()
             next_save = ended + max(options.checkpoint_seconds, (ended - began) / CHECKPOINT_SHARE)
-        if not report(min(trainer.progress, 1.0), _status(trainer, progress)):
+        if not ranks.told(report(min(trainer.progress, 1.0), _status(trainer, progress))):
             _save(trainer, progress, folder, say)
             raise Interrupted(f"stopped at update {trainer.updates}; run the same command to go on")
 
@@ -203,21 +280,28 @@ def _points_without_progress(progress: Progress) -> int:
 
 
 def _evaluation_point(
-    trainer: Trainer, progress: Progress, validation: Examples, tick: Callable[[float], None]
+    trainer: Trainer, progress: Progress, validation: Examples, tick: Callable[[float], None], sinks: Teller
 ) -> None:
+    results: list[Evaluation] = []  # the first rank's
+
+    def score() -> tuple[float, float]:
+        result = evaluate(
+            trainer.evaluated,
+            trainer.task,
+            trainer.cell.loop,
+            validation,
+            segments=trainer.cell.loop.segments,
+            batch_size=trainer.recipe.evaluation.batch_size,
+            tick=tick,
+        )
+        results.append(result)
+        return float(result.fixed().mean()), float(result.token_fixed().mean())
+
     clock = time.perf_counter()
-    result = evaluate(
-        trainer.evaluated,
-        trainer.task,
-        trainer.cell.loop,
-        validation,
-        segments=trainer.cell.loop.segments,
-        batch_size=trainer.recipe.evaluation.batch_size,
-        tick=tick,
-    )
+    trainer.ranks.agree("weights", list(trainer.model.parameters()))
+    exact, token = _led(trainer.ranks, score)
     progress.evaluation_seconds += time.perf_counter() - clock
     window = trainer.window()
-    exact = float(result.fixed().mean())
     progress.curves.append(
         {
             "updates": trainer.updates,
@@ -229,9 +313,11 @@ def _evaluation_point(
             "train_exact": window.exact,
             "train_segments": window.segments,
             "validation_exact": exact,
-            "validation_token": float(result.token_fixed().mean()),
+            "validation_token": token,
         }
     )
+    for result in results:
+        sinks.point(trainer, progress.curves[-1], result, validation)
     # exact accuracy decides; token accuracy where it is equal (early on, exact is often 0); else the later point
     order = [(point["validation_exact"], point["validation_token"], i) for i, point in enumerate(progress.curves)]
     if max(order)[2] == len(order) - 1:
@@ -239,7 +325,7 @@ def _evaluation_point(
         progress.best = {name: tensor.detach().clone() for name, tensor in trainer.evaluated.state_dict().items()}
 
 
-def _evaluate(trainer: Trainer, examples: Examples, tick: Callable[[float], None]) -> Evaluation:
+def _evaluate(trainer: Trainer, examples: Examples, folder: Path, tick: Callable[[float], None]) -> Evaluation:
     settings = trainer.recipe.evaluation
     return evaluate(
         trainer.evaluated,
@@ -249,6 +335,7 @@ def _evaluate(trainer: Trainer, examples: Examples, tick: Callable[[float], None
         segments=max(*settings.segments, trainer.cell.loop.segments),
         batch_size=settings.batch_size,
         write=True,
+        folder=folder,
         tick=tick,
     )
 
@@ -265,9 +352,13 @@ def _status(trainer: Trainer, progress: Progress) -> str:
 
 def _save(trainer: Trainer, progress: Progress, folder: Path, say: Say) -> None:
     """Leave a checkpoint. Where that fails, as on a full disk, the one before stays and the run goes on."""
-    state = {"trainer": trainer.state_dict(), "progress": vars(progress), "generators": _generators(trainer.device)}
+    ranks, own = trainer.ranks, _generators(trainer.device)
+    state = {"trainer": trainer.state_dict(), "progress": vars(progress), "generators": own}
+    if ranks.size > 1:
+        state["generators_of_ranks"] = ranks.gathered(own)
     try:
-        checkpoint.save_state(folder, state, trainer.updates)
+        if ranks.leads:
+            checkpoint.save_state(folder, state, trainer.updates)
     except OSError as error:
         say(f"no checkpoint at update {trainer.updates}: {error.strerror or error}; the one before stays")
 
@@ -275,6 +366,9 @@ def _save(trainer: Trainer, progress: Progress, folder: Path, say: Say) -> None:
 def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.device, say: Say) -> None:
     """Go on from the folder's newest whole checkpoint if it has one, and say so: tables must not differ by it."""
     state, problems = checkpoint.load_state(folder, device)
+    seen = [None if state is None else state["trainer"]["updates"], len(problems)]
+    if any(other != seen for other in trainer.ranks.gathered(seen)):
+        raise RankLost(f"the ranks don't see the same checkpoints in {folder}: is it one folder, shared by all?")
     for problem in problems:
         say(f"checkpoint not used: {problem}")
     if state is None:
@@ -284,7 +378,8 @@ def _resume(trainer: Trainer, progress: Progress, folder: Path, device: torch.de
     trainer.load_state_dict(state["trainer"])
     for name, value in state["progress"].items():
         setattr(progress, name, value)
-    _set_generators(state["generators"], device)
+    own = state["generators_of_ranks"][trainer.ranks.rank] if trainer.ranks.size > 1 else state["generators"]
+    _set_generators(own, device)
     say(f"resumed at update {trainer.updates}")
 
 
@@ -351,6 +446,7 @@ def _record(
         "validation_examples": validation_examples,
         "test_examples": len(test),
         "started": started.isoformat(timespec="seconds"),
+        "seconds_per_answer": None,  # measured last
         "notes": None,
         **sandbox_provenance(task),
         **provenance(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness import seeds
 from harness.cell import Cell
 from harness.cost import phase_flops
+from harness.errors import UserError
 from harness.random import CounterRandom
 from harness.recipe import Recipe
 from harness.training.act import (
@@ -28,6 +29,7 @@ from harness.training.act import (
 from harness.training.batches import DeviceData, Feeder
 from harness.training.ema import WeightAverage
 from harness.training.optim import Optimizers
+from harness.training.ranks import ALONE, Ranks
 from models.base import ModelShape, ReasoningModel, State, create_model, resolve_config
 from models.layers import recompute_layers
 from tasks.base import Batch, Splits, Task
@@ -56,11 +58,17 @@ class Window:
 
 
 class Trainer:
-    """One cell's training state. `advance` runs updates; `state_dict` is what a stopped run needs to go on."""
+    """One cell's training state. `advance` runs updates; `state_dict` is what a stopped run needs to go on.
 
-    def __init__(self, cell: Cell, task: Task, splits: Splits, device: torch.device) -> None:
-        self.cell, self.task, self.device = cell, task, device
+    Several ranks call the same methods in the same order; each holds its own rows of the batch and their carry, and the
+    same weights, optimizer and place in the stream as the others.
+    """
+
+    def __init__(self, cell: Cell, task: Task, splits: Splits, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.cell, self.task, self.device, self.ranks = cell, task, device, ranks
         self.recipe: Recipe = cell.recipe
+        check_ranks(self.recipe, ranks.size)
+        own = ranks.own(self.recipe.batch_size)
         self.model = build_model(cell, ModelShape.of(task)).to(device)
         self.optimizers = Optimizers(
             self.model, self.recipe.optimizer, self.recipe.puzzle_optimizer, self.recipe.schedule, self.recipe.clip
@@ -81,10 +89,11 @@ class Trainer:
             drop_unused=self.recipe.drop_unused,
             window_updates=self.sync_every,
             difficulty=self.recipe.curriculum.difficulty,
+            own=own,
         )
         self.exploration_key = seeds.key(cell.task, cell.arm, "exploration", cell.seed)
         self.noise_key = seeds.key(cell.task, cell.arm, "noise", cell.seed)
-        self.rows = torch.arange(self.recipe.batch_size, device=device)
+        self.rows = torch.arange(self.recipe.batch_size, device=device)[own]  # their numbers in the whole batch
         if cell.engine == "compiled":
             compile_model(self.model)
             if self.average is not None:
@@ -131,8 +140,11 @@ class Trainer:
         for _ in range(remaining):
             self._update()
         self.examples = self.feeder.drawn
-        diverged = not bool(torch.isfinite(self._sums[:2]).all())
-        self.seconds += time.perf_counter() - started
+        unsound = float(not bool(torch.isfinite(self._sums[:2]).all()))
+        taken = time.perf_counter() - started
+        # rank 0's clock is everyone's: a budget in seconds must end for all at once
+        look = self.ranks.sum(torch.tensor([unsound, taken if self.ranks.leads else 0.0], dtype=torch.float64))
+        diverged, self.seconds = bool(look[0]), self.seconds + float(look[1])
         if diverged:
             first = self.updates - remaining + 1
             raise Diverged(f"the loss was not finite between updates {first} and {self.updates}", self.updates)
@@ -164,6 +176,7 @@ class Trainer:
             if self.phase_flops is None
             else self.flops + self.phase_flops[phase.most, phase.bootstraps or self.cell.loop.bootstrap_every == 1]
         )
+        self.ranks.sum_gradients(self.optimizers.dense, self.optimizers.sparse)
         self.optimizers.step(self.updates, self.progress)
         if self.average is not None:
             self.average.update()
@@ -196,7 +209,7 @@ class Trainer:
 
     def _refilled(self) -> Carry:
         everything = torch.ones(self.recipe.batch_size, dtype=torch.bool, device=self.device)
-        fresh, positions = self.feeder.next(everything if self.carry is None else self.carry.halted)
+        fresh, positions = self.feeder.next(everything if self.carry is None else self.ranks.joined(self.carry.halted))
         keys = CounterRandom(self.noise_key, positions).bits()
         return refill(self.model, self.carry or first_carry(self.model, fresh), fresh, keys)
 
@@ -214,15 +227,17 @@ class Trainer:
         )
 
     def window(self) -> Window:
-        """Figures since the last call. Synchronises."""
-        _, loss, rows, halted, correct, steps = self._sums.tolist()
+        """Figures of all ranks since the last call. Synchronises."""
+        _, loss, rows, halted, correct, steps = self.ranks.sum(self._sums).tolist()
         self._sums.zero_()
         return Window(loss / max(rows, 1), correct / max(halted, 1), steps / max(halted, 1))
 
     # -- state -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        carry = self.carry
+        """As of one process: the carry of all ranks' rows in order. Only the sums keep their rank, [ranks, 6], so that
+        they go on to the same digits."""
+        carry = None if self.carry is None else self.carry.map(self.ranks.joined)
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -245,7 +260,7 @@ class Trainer:
             "flops": self.flops,
             "examples": self.examples,
             "seconds": self.seconds,
-            "sums": self._sums,
+            "sums": self._sums if self.ranks.size == 1 else self.ranks.joined(self._sums[None]),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -258,11 +273,24 @@ class Trainer:
         if saved is not None:
             batch = Batch(saved["inputs"], saved["labels"], saved["puzzle_ids"], saved["facts"])
             carried: State = saved["state"]
-            self.carry = Carry(carried, batch, saved["steps"], saved["halted"])
+            own = self.ranks.own(self.recipe.batch_size)
+            # cloned, or every rank would keep all rows' storage
+            mine = (lambda rows: rows) if self.ranks.size == 1 else (lambda rows: rows[own].clone())
+            self.carry = Carry(carried, batch, saved["steps"], saved["halted"]).map(mine)
         self.feeder.resume(state["cursor"], state["uses"])
         self.updates, self.examples, self.seconds = state["updates"], state["examples"], state["seconds"]
         self.flops = state["flops"]
-        self._sums = state["sums"]
+        self._sums = state["sums"] if self.ranks.size == 1 else state["sums"][self.ranks.rank].clone()
+
+
+def check_ranks(recipe: Recipe, ranks: int) -> None:
+    """UserError where a batch can't be shared out evenly."""
+    if recipe.batch_size % (ranks * recipe.accumulate):
+        parts = f" × accumulate {recipe.accumulate}" if recipe.accumulate > 1 else ""
+        raise UserError(
+            f"recipe.batch_size {recipe.batch_size} is that of all processes together and can't be shared out evenly "
+            f"over {ranks} ranks{parts}; choose a multiple of {ranks * recipe.accumulate}, or another --nproc-per-node"
+        )
 
 
 def compile_model(model: ReasoningModel) -> None:
