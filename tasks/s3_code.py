@@ -50,6 +50,7 @@ class S3Code(CodeTask):
         "corrected": {
             "causal_mask": True, "score_prompt": False, "humaneval_in_training": False, "duplicates": False,
             "score_validation": False, "train_examples": 80, "validation_examples": 10, "test_examples": 12,
+            "timeout": 30.0,
         }
     }  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from harness import cli
 from harness.errors import MissingData, UserError
 from harness.evaluation.pass_at_k import Ask, complete
 from harness.evaluation.writers import Arm, Pretrained
+from harness.sandbox.scoring import ReferenceFailed
 from models.base import ModelShape, create_model
 from tasks.base import DataFolder, create_task
+from tasks.code import HUMANEVAL, Item
 
 SMALL = {"train_examples": 40, "validation_examples": 8, "test_examples": 8, "ood_examples": 4}
 
@@ -107,7 +111,7 @@ def test_writing_ends_with_the_completion_and_what_is_cut_off_changes_no_text(
         return [(p.task_id, text) for p, text in model.write(problems(2), 2, 1.0, 0, 40)], len(calls)
 
     # a random model never writes "def" at the margin, so letters that it writes now and then stand for that
-    monkeypatch.setattr("harness.evaluation.writers.STOPS", tuple("aeot"))
+    monkeypatch.setattr("harness.evaluation.writers.STOPS", tuple(string.ascii_letters))
     early, few = written()
     monkeypatch.setattr(Pretrained, "_over", lambda self, text: False)
     whole, many = written()
@@ -128,6 +132,8 @@ def test_what_is_written_is_run_and_everything_can_be_scored_again(
         f"hf:{llama}",
         "--task",
         "humaneval",
+        "--set",
+        "timeout=60",
         "--max-examples",
         "3",
         "--samples",
@@ -145,6 +151,40 @@ def test_what_is_written_is_run_and_everything_can_be_scored_again(
     again = ["score-code", "--samples", str(tmp_path / "out" / "samples.jsonl"), "--k", "1"]
     assert cli.main([*again, "--problems", str(tmp_path / "out" / "problems.jsonl")]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["pass@1"] == 0.0
+
+
+def test_nothing_is_written_where_one_of_humanevals_own_solutions_fails(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when the problem that fails is not among the few asked for."""
+    monkeypatch.setattr("tasks.humaneval.human_eval_items", planted)
+    ask = Ask(settings={"timeout": 60.0, "subset": 2}, most=1)
+    monkeypatch.setattr(Pretrained, "write", lambda *_: pytest.fail("it wrote"))
+    with pytest.raises(ReferenceFailed, match="1 of 4 reference solutions do not pass"):
+        complete(f"hf:{llama}", ask, DataFolder(), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.json*"))
+
+
+def planted(wrong: int | None = 2) -> tuple[Item, ...]:
+    """Four problems in HumanEval's place; one's own solution is wrong."""
+    return tuple(
+        Item(replace(problem, canonical_solution="    return 'no'\n") if n == wrong else problem, HUMANEVAL)
+        for n, problem in enumerate(problems(4))
+    )
+
+
+@pytest.mark.parametrize("task", ["humaneval", "synthetic-code"])
+def test_no_run_is_scored_where_one_of_humanevals_own_solutions_fails(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs and `evaluate` ask the task for its verdicts."""
+    asked = create_task(task, {"timeout": 60.0})
+    few = asked.rows(planted()[:2], 512)
+    monkeypatch.setattr("tasks.humaneval.human_eval_items", lambda: planted(None))
+    assert asked.judgements(few, few.labels) == ["passed", "passed"]
+    monkeypatch.setattr("tasks.humaneval.human_eval_items", planted)
+    with pytest.raises(ReferenceFailed, match="1 of 6 reference solutions do not pass"):
+        asked.judgements(few, few.labels)
 
 
 def test_reference_solutions_in_place_of_samples_score_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
