@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from harness.tables import TIME_COLUMNS  # noqa: E402
 
 SUITE: dict[str, Any] = {
     "name": "soak",
@@ -58,8 +61,6 @@ SUITE: dict[str, Any] = {
         }
     },
 }
-
-TIMES = {"seconds_train", "seconds_evaluation", "peak_memory_mib", "started", "seconds"}
 
 AIMS = [
     *(("worker", phase) for phase in ("training", "checkpoint", "evaluation", "tables")),
@@ -280,7 +281,8 @@ def tables(place: Path, suite: str = "soak") -> dict[str, Any]:
     for path in sorted((place / "results").glob(f"{suite}/*.csv*")):
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             head, *rows = csv.reader(file)
-            keep = [i for i, name in enumerate(head) if name not in TIMES]
+            keep = [i for i, name in enumerate(head) if name not in TIME_COLUMNS]
+            rows = [row for row in rows if not TIME_COLUMNS.intersection(row)]  # pareto.csv has a row per cost
             found[path.name] = [[row[i] for i in keep] for row in [head, *rows]]
     for path in sorted((place / "results").rglob("weights.safetensors")):
         found[str(path.relative_to(place))] = path.read_bytes()

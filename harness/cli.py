@@ -130,7 +130,7 @@ def run(
     from harness.execution import together
     from harness.running import Execution, run_suite
 
-    together.prepare(jobs, executor)
+    together.prepare(jobs, executor, device)
     choose_sandbox(sandbox, allow_unsafe)
     how = Execution.of(
         jobs, shard, retry_failed, max_minutes, hang_minutes, checkpoint_seconds, executor, gpus_per_cell, sink,

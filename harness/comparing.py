@@ -12,6 +12,7 @@ from typing import Any
 from harness.analysis import between as two
 from harness.analysis.between import Folder
 from harness.analysis.compare import interval, p_text, points
+from harness.analysis.unsafe import unsafe_runs, warning
 from harness.errors import UserError
 from harness.files import write_text
 from harness.listing import table
@@ -31,7 +32,9 @@ def compare_folders(a: Path, b: Path, out: Path) -> dict[str, Any]:
     if a.resolve() == b.resolve():
         raise UserError(f"compare {a} {b}: name two different results folders")
     one, other = Folder.read(a), Folder.read(b)
+    unsafe = warning(run["task"] for folder in (one, other) for run in unsafe_runs(folder.runs))
     rows, notes = two.between(one, other), [*two.conditions(one, other), *two.only_in_one(one, other)]
+    notes = [unsafe, *notes] if unsafe else notes
     if not rows:
         raise UserError(f"compare: {a} and {b} share no arm on any task: {'; '.join(notes) or 'both are empty'}")
     shown = [_shown(row) for row in rows]

@@ -22,13 +22,13 @@ from harness.cell import Cell
 from harness.errors import BrokenData, UserError
 from harness.files import held, read_json, write_json
 from harness.saying import say
-from harness.tables import RUN_TABLES, SIDE_CELLS_FILE
+from harness.tables import RUN_TABLES, SIDE_CELLS_FILE, TIME_COLUMNS
 from harness.tuning import ENDED
 
 Row = dict[str, Any]
 
-PASSING = {"seconds", "seconds_train", "seconds_evaluation", "peak_memory_mib", "started", "machine", "commit"}
-PASSING |= {"harness_version", "python", "torch", "numpy", "sandbox", "kernel", "landlock_abi", "suite", "notes"}
+PASSING = TIME_COLUMNS | {"machine", "commit", "harness_version"}
+PASSING |= {"python", "torch", "numpy", "sandbox", "kernel", "landlock_abi", "suite", "notes"}
 """Columns in which two runs of one cell may differ: time, memory, where it ran. Numbers are not among them."""
 
 LEFT = (".lock", "log.txt")
@@ -150,10 +150,22 @@ def _look(into: Path, shares: Sequence[Share]) -> Merge:
             merge.same += bool(rest)
         else:
             place_of[run_folder] = kept
+    ended: dict[tuple[Any, ...], str] = {}
+    for share in shares:
+        for cell in share.cells:
+            known, key = cell["run_folder"], (cell["task"], cell["arm"], cell["seed"])
+            if known is None or not any(_finished(one.place / known) for one in shares):
+                continue
+            if ended.setdefault(key, known) != known:
+                merge.conflicts.append(f"{known} and {ended[key]}, of one task, arm and seed, ran on other data")
     for run_folder, place in place_of.items():
         merge.copies[run_folder] = place / run_folder
         merge.hashes[run_folder] = _hashes(place / run_folder)
     return merge
+
+
+def _finished(folder: Path) -> bool:
+    return (folder / "record.json").is_file() and _status(folder) in ENDED
 
 
 def _status(folder: Path) -> str:
@@ -255,21 +267,24 @@ def _describe(into: Path, shares: Sequence[Share]) -> None:
         document["tasks"][task] = merged
     document["merged_from"] = [{"folder": s.place.name, "command": s.suite["command"]} for s in shares]
     write_json(into / "suite.json", document)
-    cells = [cell for s in shares for cell in s.cells]
     # of two ids for one task, arm and seed (planned before and after tuning, say) the one that ran
-    cells.sort(key=lambda c: not (c["run_folder"] and (into / c["run_folder"] / "record.json").is_file()))
+    cells = sorted((cell for s in shares for cell in s.cells), key=lambda cell: not _ran(into, cell))
     write_json(into / "cells.json", _once(cells, ("task", "arm", "seed")))
-    side = _once([cell for s in shares for cell in s.side], ("run_folder",))
-    write_json(into / SIDE_CELLS_FILE, side)
+    side = sorted((cell for s in shares for cell in s.side), key=lambda cell: not _ran(into, cell))
+    write_json(into / SIDE_CELLS_FILE, _once(side, ("purpose", "task", "arm", "seed", "trial")))
     keys = ("task", "seed", "split", "predictor", "metric")
     write_json(into / "references.json", _once([row for s in shares for row in s.references], keys))
+
+
+def _ran(into: Path, cell: Row) -> bool:
+    return bool(cell["run_folder"]) and (into / cell["run_folder"] / "record.json").is_file()
 
 
 def _once(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
     """The first row of each key; a cell that is skipped in one folder and planned in another is planned."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        key = tuple(row[name] for name in keys)
+        key = tuple(row.get(name) for name in keys)
         if key not in found or (found[key].get("status") == "skipped" and row.get("status") == "planned"):
             found[key] = row
     return list(found.values())

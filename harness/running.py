@@ -75,6 +75,7 @@ def run_suite(request: SuiteRequest, how: Execution, reports: Path) -> int:
 
     sinks.check(how.sinks)
     ranks = together.join(plan.device.value)
+    _agreed(plan, ranks)
     execute = partial(_execute, request=request, how=how, deadline=deadline, ranks=ranks)
     if ranks.leads:
         check_writable(reports, "--reports")
@@ -84,6 +85,7 @@ def run_suite(request: SuiteRequest, how: Execution, reports: Path) -> int:
     if plan.undecided():
         code = _tune(plan, folder, execute, ranks, started)
         plan, folder = request.planned()  # with what the trials chose
+        _agreed(plan, ranks)
         if plan.undecided():
             ranks.part()
             if ranks.leads:
@@ -109,6 +111,15 @@ def run_suite(request: SuiteRequest, how: Execution, reports: Path) -> int:
     if code is None and mine and outcome.skipped == len(mine):
         raise NothingToRun("nothing was left to run: every cell asked for was skipped, for the reasons above")
     return code or 0
+
+
+def _agreed(plan: Plan, ranks: Ranks) -> None:
+    """Every rank plans for itself, by what it sees on disk. Raises RankLost where they don't see the same."""
+    from harness.training.ranks import RankLost
+
+    mine = ([cell.id for cell in plan.cells], plan.undecided())
+    if any(other != mine for other in ranks.gathered(mine)):
+        raise RankLost("the ranks planned different cells: is the results folder one that all share?")
 
 
 def _report(plan: Plan, folder: Path, reports: Path) -> Path:

@@ -75,7 +75,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # what an interrupted run wrote beyond its checkpoint comes again
-        self.writer: Any = SummaryWriter(str(folder / TENSORBOARD), purge_step=update + 1 if update else None)
+        self.writer: Any = SummaryWriter(str(folder / TENSORBOARD), purge_step=update + 1)
 
     def point(self, point: Point) -> None:
         step = point.figures["updates"]

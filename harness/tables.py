@@ -24,6 +24,11 @@ GATES_FILE = "gates.json"
 """In a run folder: what the gates on data and on an untrained model of the arm found."""
 
 
+TIME_COLUMNS = frozenset(
+    ("seconds", "seconds_train", "seconds_evaluation", "seconds_per_answer", "peak_memory_mib", "started")
+)
+"""Columns that differ between two runs of one cell on one machine: all others are the same to the last digit."""
+
 SIDE_CELLS_FILE = "side_cells.json"
 """In a results folder: which controls and tuning trials belong to it."""
 

@@ -17,7 +17,7 @@ from test_cli import ROOT, suite_file
 
 from harness import cli, tables
 
-TIMES = {"seconds_train", "seconds_evaluation", "seconds_per_answer", "peak_memory_mib", "started", "seconds"}
+TIMES = tables.TIME_COLUMNS
 
 
 @pytest.fixture(scope="module")

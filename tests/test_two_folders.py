@@ -240,7 +240,13 @@ def test_time_and_machine_are_no_conflict(whole: Path, tmp_path: Path) -> None:
     run = next(one.glob("runs/toy/hrm/seed0-*"))
     copy = other / run.relative_to(one)
     shutil.copytree(run, copy)
-    plant([copy / "record.json"], seconds_train=1e6, machine="another", started="2026-02-02T00:00:00+00:00")
+    plant(
+        [copy / "record.json"],
+        seconds_train=1e6,
+        seconds_per_answer=9.0,
+        machine="another",
+        started="2026-02-02T00:00:00+00:00",
+    )
     assert merge_folders(one, [other], tmp_path / "reports")[1]["merged"]["same"] == 1
     assert read_json(run / "record.json")["machine"] != "another"
 

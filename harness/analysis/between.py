@@ -23,7 +23,7 @@ Row = dict[str, Any]
 SAME_DATA = ("data_hash", "task_version")
 """What two runs must share to be paired: the same rows of training and test."""
 
-OF_FOLDERS = ("device", "precision", "threads", "engine", "numerics_version", "machine", "torch", "commit")
+OF_FOLDERS = ("device", "precision", "threads", "engine", "numerics_version", "machine", "torch", "sandbox", "commit")
 """Columns of runs.csv in which folders may differ as a whole; it is said once."""
 
 OF_ARMS = ("model", "updates", "budget_kind", "precision", "device", "numerics_version")

@@ -177,7 +177,7 @@ def _compare(
     column = COLUMN[pair.metric, pair.stopping]
     scored = [answers.scores.get((split, arm, column), {}) for arm in (a, b)]
     both = sorted(set(scored[0]) & set(scored[1]))
-    seeds = [seed for seed in both if _alike(runs, (a, b), seed)]
+    seeds = [seed for seed in both if alike(runs, (a, b), seed)]
     row: Row = {
         "task": task,
         "split": split,
@@ -231,7 +231,7 @@ CONDITIONS = ("data_hash", "task_version", "precision", "device", "numerics_vers
 """What two runs must have in common to be paired."""
 
 
-def _alike(runs: Sequence[Row], arms: tuple[str, str], seed: int) -> bool:
+def alike(runs: Sequence[Row], arms: tuple[str, str], seed: int) -> bool:
     """Whether both arms' runs of a seed saw the same data, in the same arithmetic on the same kind of device."""
     pair = [run for run in runs if run["arm"] in arms and run["seed"] == seed and run["status"] == "finished"]
     return len({tuple(run[key] for key in CONDITIONS) for run in pair}) == 1

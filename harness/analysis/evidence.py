@@ -55,7 +55,7 @@ class Evidence:
 
     def shut(self, needed: Sequence[str], task: str, arms: Sequence[str]) -> str:
         """Why the gates let no verdict pass: the first that failed or did not run; empty where all are open."""
-        return audit.closed(self.gates, needed, task, arms)
+        return audit.closed(self.gates, needed, task, arms) or audit.vetoed(self.gates, task, arms)
 
     def test(self, task: str, arm: str) -> list[Any]:
         """Test examples of every finished run, by seed: a frame in the order of the first run's examples."""
@@ -131,6 +131,10 @@ def _verdict(
     return verdict == (compare.BETTER if sign > 0 else compare.WORSE), ""
 
 
+FAIR = ("G-data", "G-grad", "G-budget", "G-select")
+"""Gates that an arm with published faults in its data must pass, too, for its lead to mean anything."""
+
+
 def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """By how much the first arm's lead in token accuracy on test is larger on another task, `in` by this one's name,
     than on this one: above 0. For replicas with a fault: the lead there, against the lead without the fault."""
@@ -144,6 +148,8 @@ def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcom
         mean, low, high = (float(v) for v in stats.between(there, here))
         holds = None if few(seeds, of) else beyond(low, high, 0.0)
         why = few(seeds, of) or "the interval reaches across the threshold" * (holds is None)
+        shut = of.shut(FAIR, other, (first, second))  # a replica's faults shut others: that is what it is for
+        holds, why = (None, f"{other}: {shut}") if shut else (holds, why)
         shown = f"leads of {compare.points(float(there.mean))} and {compare.points(float(here.mean))}, "
         shown += f"apart by {compare.points(mean)} {compare.interval(low, high)}"
         where = f"{other} against {task} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
@@ -155,7 +161,8 @@ def _token_lead(of: Evidence, task: str, first: str, second: str) -> tuple[stats
     """(paired difference in token accuracy, seeds), of the seeds that both arms finished."""
     seeds = [sorted(int(run["seed"]) for run in of.finished(task, arm)) for arm in (first, second)]
     frames = [of.test(task, arm) for arm in (first, second)]
-    both = sorted(set(seeds[0]) & set(seeds[1]))
+    runs = [run for arm in (first, second) for run in of.finished(task, arm)]
+    both = [seed for seed in sorted(set(seeds[0]) & set(seeds[1])) if compare.alike(runs, (first, second), seed)]
     if not both or not all(frames) or frames[0][0]["example_id"].tolist() != frames[1][0]["example_id"].tolist():
         return None
     one, two = (

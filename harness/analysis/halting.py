@@ -75,7 +75,8 @@ def effort(run: Row, splits: Sequence[BySegment]) -> Iterator[Row]:
         found = rank_correlation(steps, difficulty)
         reason = None
         if found is None:
-            reason = "all examples are equally difficult" if len(set(difficulty)) < 2 else "all halt at the same step"
+            same = "all examples are equally difficult" if len(set(difficulty)) < 2 else "all halt at the same step"
+            reason = same if len(steps) else "no example's difficulty is known"
         low, high = fisher_interval(found, len(steps)) if found is not None else (None, None)
         yield {
             **{name: run[name] for name in KEY},

@@ -88,8 +88,12 @@ def default_jobs(plan: Plan) -> int:
     """As many as the cores hold at the suite's threads per cell; one per GPU."""
     if plan.device.value == "cuda":
         return max(1, len(_gpus()))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // plan.suite.threads)
+    return max(1, cores() // plan.suite.threads)
+
+
+def cores() -> int:
+    """Processor cores that this command may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -29,7 +29,7 @@ from typing import Any
 from harness.cell import Cell
 from harness.data import DataSet
 from harness.errors import UserError
-from harness.execution.local import THREAD_VARIABLES, WORKER_STOP_SECONDS, Pool, Worker
+from harness.execution.local import THREAD_VARIABLES, WORKER_STOP_SECONDS, Pool, Worker, cores
 from harness.execution.parcel import pack, unpack
 from harness.execution.relay import KILL, STATES, Place, Relay, Setup
 from harness.execution.worker import Ending, Job, machine_fault
@@ -127,8 +127,8 @@ class Remote:
         import ray
 
         assert self.place is not None
-        if self.place.shares:
-            return job
+        if self.place.shares:  # by whole paths: the node's processes stand where Ray was started
+            return replace(job, folder=job.folder.resolve(), data=replace(job.data, path=job.data.path.resolve()))
         scratch = self.place.scratch
         self.run_folder, self.fault = job.folder, None
         theirs, data = scratch / "runs" / job.folder.name, scratch / "data" / job.data.path.name
@@ -206,7 +206,7 @@ class RayPool(Pool):
             self.own_files = Path(tempfile.mkdtemp(prefix="hrm-ray-"))
             ray.init(
                 address="local",
-                num_cpus=max(super()._room(), jobs or 1) * threads,
+                num_cpus=max(cores(), (jobs or 1) * threads),
                 num_gpus=None if self.plan.device.value == "cuda" else 0,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
@@ -243,7 +243,7 @@ class RayPool(Pool):
             if node["Alive"]:
                 room = node["Resources"].get("CPU", 0) // self.plan.suite.threads
                 if self.gpus_each:
-                    room = min(room, node["Resources"].get("GPU", 0) // self.gpus_each)
+                    room = min(room, int(node["Resources"].get("GPU", 0) / self.gpus_each + 1e-6))
                 total += int(room)
         return total
 

@@ -42,7 +42,7 @@ def number_of_ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
-def prepare(jobs: str, executor: str = "local") -> None:
+def prepare(jobs: str, executor: str = "local", device: str | None = None) -> None:
     """Under torchrun, before anything touches a GPU: take the one of this process's local rank."""
     if not launched():
         return
@@ -53,7 +53,7 @@ def prepare(jobs: str, executor: str = "local") -> None:
     import torch
 
     local = int(os.environ["LOCAL_RANK"])
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and device != "cpu":
         if local >= torch.cuda.device_count():
             raise UserError(
                 f"torchrun: {torch.cuda.device_count()} GPU(s) here and a process of local rank {local}; "
@@ -82,6 +82,7 @@ def run(
 ) -> Outcome:
     """Run every open cell, on every rank alike; `monitor` and the outcome are the first rank's. Raises RankLost."""
     from harness.execution.local import Outcome
+    from harness.record import recorded
     from harness.training.device import DETERMINISTIC_VARIABLE
 
     outcome = Outcome()
@@ -89,7 +90,7 @@ def run(
         os.environ.setdefault(*DETERMINISTIC_VARIABLE)
     if monitor is not None:
         monitor.say(f"torchrun: {ranks.size} processes, all at one cell at a time")
-        monitor.start(list(cells))
+        monitor.start([cell for cell in cells if recorded(folder / cell.run_folder).status != "finished"])
     with _Stop(ranks.leads, deadline) as stop:
         for cell in cells:
             with contextlib.ExitStack() as held:
@@ -130,7 +131,11 @@ def _is_open(
     elif stop.wanted() or not held.enter_context(try_hold(place / LOCK)):  # or another command runs it
         outcome.left += 1
     elif recorded(place).stamp != found.stamp:  # another command has just ended it
-        outcome.elsewhere += 1
+        now = recorded(place)
+        if now.status == "finished":
+            outcome.elsewhere += 1
+        else:
+            outcome.failed.append((cell, f"{now.status} by another command: {now.reason}"))
     else:
         (place / RECORD).unlink(missing_ok=True)
         return True
@@ -168,7 +173,7 @@ def _run(
     log(f"cell {cell.id}: {cell.name}, {ranks.size} processes, the first is {os.getpid()}")
     updates = None
     try:
-        data = plan.tasks[cell.task].data[cell.seed]
+        data = plan.tasks[cell.task].data_of(cell)
         run_cell(cell, place, data, report, options or Options(), say, ranks)
         log("finished")
         return Ending("finished")

@@ -94,13 +94,16 @@ def _sure(tables: Tables, row: dict[str, Any]) -> Question:
     if row["no_contrast"]:
         lines.append(f"No contrast: {row['no_contrast']}.")
     if row["gate"]:
-        lines.append(f"A validity gate is shut: {row['gate']}.")
+        return Question("How sure?", [*lines, f"A validity gate is shut: {row['gate']}."])
     settled = row["verdict"] in (compare.BETTER, compare.WORSE, compare.NO_DIFFERENCE)
     if settled or row["no_contrast"] or numbers.absent(row["low"]):
         return Question("How sure?", lines)
     if not numbers.absent(row["seeds_needed"]):
         seeds = max(row["seeds_needed"], tables.suite.minimum_seeds)
-        lines.append(f"About {seeds:.0f} seeds would settle a difference of this size (80 % power).")
+        if seeds > row["seeds"]:
+            lines.append(f"About {seeds:.0f} seeds would settle a difference of this size (80 % power).")
+        else:
+            lines.append("With as many seeds a difference of this size is mostly settled; here it was not.")
     else:
         lines.append("Not even 1,000 seeds would settle a difference of this size with these test examples.")
     return Question("How sure?", lines)

@@ -19,7 +19,7 @@ from harness.report.over_tasks import overall_tables
 from harness.report.page import Cell, Page, Row, Table, column, number, prose
 from harness.report.plots import select
 from harness.report.section import task_section
-from harness.report.sources import command
+from harness.report.sources import again, command
 
 
 def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str) -> Page:
@@ -50,7 +50,7 @@ def page(tables: Tables, figures: Mapping[str, list[Figure]], results_href: str)
         limits=_limits(tables),
         limit_tables=_unfinished(tables),
         runs=_runs(tables, results_href),
-        command=suite.command,
+        command=again(suite),
         warning=warning(run["task"] for run in unsafe_runs(tables.runs.to_dict("records"))),
     )
 
@@ -135,7 +135,7 @@ def _runs(tables: Tables, results_href: str) -> Table:
                     Cell("open", row["run_folder"], f"{results_href}/{row['run_folder']}")
                     if row["run_folder"] and row["status"] not in ("planned", "skipped")
                     else Cell(numbers.NONE),
-                    Cell(command(tables.suite.command, [row["task"]], [row["arm"]]), code=True),
+                    Cell(command(again(tables.suite), [row["task"]], [row["arm"]]), code=True),
                 ],
                 anchor=f"run-{row['cell_id']}",
             )

@@ -51,7 +51,7 @@ def _stopping(tables: Tables, task: str) -> Table:
         "right answer, an upper bound that no model can reach by itself. stopping.csv has fewer segments, too.",
     )
     rows = select(tables.stopping, task=task)
-    rows = rows[rows["segments"] == rows.groupby("arm")["segments"].transform("max")]
+    rows = rows[rows["segments"] == rows.groupby(["arm", "split"])["segments"].transform("max")]
     for (arm, split), own in rows.groupby(["arm", "split"], sort=False):
         full = select(own, stopping="fixed")["flops_per_answer"].mean()
         for rule in RULES:

@@ -47,7 +47,7 @@ def build(results: Path, reports: Path) -> Path:
     write_text(folder / "index.html", html)
     write_text(folder / "report.md", environment.get_template("report.md.j2").render(page=page))
     table = markdown_table(main_table(tables, page.answers))
-    write_text(folder / "main.md", main_markdown(page.overview[0], table, page.headline, page.command))
+    write_text(folder / "main.md", main_markdown(page.overview[0], table, page.headline, page.command, page.warning))
     return folder / "index.html"
 
 

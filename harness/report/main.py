@@ -33,7 +33,8 @@ def main_table(tables: Tables, answers: list[Answer]) -> Table:
     return table
 
 
-def main_markdown(figure: Figure, table: str, headline: str, command: str) -> str:
+def main_markdown(figure: Figure, table: str, headline: str, command: str, warning: str) -> str:
     """The file; `table` is already Markdown. The figure's path is relative to the file."""
     picture = "" if figure.missing else f"![{figure.alt}](figures/{figure.name}.svg)\n\n*{figure.caption}*\n\n"
-    return f"**{headline}**\n\n{picture}{table}\n\nMade by `{command}`; the whole report is `index.html` beside this.\n"
+    headline = f"{warning}\n\n**{headline}" if warning else f"**{headline}"
+    return f"{headline}**\n\n{picture}{table}\n\nMade by `{command}`; the whole report is `index.html` beside this.\n"

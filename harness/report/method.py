@@ -34,7 +34,9 @@ def flatten(document: Any, prefix: str = "") -> dict[str, str]:
 
 def recipe_table(suite: Suite) -> Table:
     table = Table("Recipe shared by all arms", [column("setting"), column("value")])
-    table.rows = [Row([Cell(key), Cell(value)]) for key, value in flatten(suite.recipe).items() if value != "null"]
+    tuned = ("optimizer.learning_rate", "optimizer.weight_decay") if suite.tuning else ()  # each arm has its own
+    shared = {key: value for key, value in flatten(suite.recipe).items() if value != "null" and key not in tuned}
+    table.rows = [Row([Cell(key), Cell(value)]) for key, value in shared.items()]
     return table
 
 
@@ -115,7 +117,8 @@ def how_measured(tables: Tables) -> list[tuple[str, str]]:
         "Same for every arm": """
             Data, the order of examples, augmentation, budget, loss, optimizer, schedule and precision. Data and their
             order depend on task and seed alone, so runs of one seed are paired across arms. Where training FLOPs are
-            what is equal, the budget follows from them. What differs is listed below.""",
+            what is equal, the budget follows from them. What differs is listed below"""
+        + (", but for the learning rate and weight decay that tuning chose." if suite.tuning else "."),
         "Selection": """
             A run's evaluation point is chosen on validation. The test split is looked at once, at that point.""",
         "Stopping rules": """

@@ -41,7 +41,10 @@ def overall_tables(tables: Tables, arm_cell: Callable[[Tables, str], Cell]) -> l
             note=note,
         )
         for row in rows.to_dict("records"):
-            own = finished[finished["arm"].isin([row["arm"], row["other"]])]
+            both = [name for name in (row["arm"], row["other"]) if name]
+            own = finished[finished["arm"].isin(both)]
+            shared = own.groupby("task")["arm"].nunique() == len(both)
+            own = own[own["task"].isin(shared[shared].index)]
             arms = [arm_cell(tables, row[key]) for key in ("arm", "other")[: len(names)]]
             table.rows.append(
                 Row([

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
-from harness.analysis.results import Tables
+from harness.analysis.results import Suite, Tables
 from harness.report import numbers
 from harness.report.page import Cell, Source
 
@@ -21,7 +21,7 @@ def source(tables: Tables, cells: str | Iterable[str]) -> Source | None:
     for cell, (task, arm, seed) in zip(ids, known, strict=True):
         name = f"{tables.suite.arm_label(arm)} seed {seed}"
         links.append((name if len(tasks) == 1 else f"{task}, {name}", f"#run-{cell}"))
-    return Source(" ".join(ids), tuple(links), command(tables.suite.command, tasks, arms))
+    return Source(" ".join(ids), tuple(links), command(again(tables.suite), tasks, arms))
 
 
 def source_cell(tables: Tables, cells: str) -> Cell:
@@ -36,14 +36,33 @@ def of_task(tables: Tables, task: str) -> Source | None:
     return source(tables, runs[(runs["task"] == task) & (runs["status"] == "finished")]["cell_id"])
 
 
+def again(suite: Suite) -> str:
+    """The command that makes the whole suite again: not a share of it, not until a time is up, and what a claim asked
+    for as what it is, a part of a suite."""
+    words = _without(shlex.split(suite.command), "--shard", "--max-minutes")
+    if "reproduce" in words:
+        at = words.index("reproduce")
+        words[at : at + 2] = ["--suite", suite.name.removesuffix("-smoke")]
+        arms = dict.fromkeys(arm for task in suite.tasks.values() for arm in task.arms)
+        words = [*_without(words, "--seeds"), "--tasks", ",".join(suite.tasks), "--arms", ",".join(arms)]
+        words += ["--seeds", str(max(int(task.seeds) for task in suite.tasks.values()))]
+    return shlex.join(words)
+
+
 def command(suite_command: str, tasks: Sequence[str], arms: Sequence[str]) -> str:
     """The suite's command, narrowed to some tasks and arms."""
-    words, kept = shlex.split(suite_command), []
-    while words:
-        word = words.pop(0)
-        if word in ("--tasks", "--arms"):
-            while words and not words[0].startswith("-"):
-                words.pop(0)
-        elif not word.startswith(("--tasks=", "--arms=")):
-            kept.append(word)
+    kept = _without(shlex.split(suite_command), "--tasks", "--arms")
     return shlex.join([*kept, "--tasks", ",".join(tasks), "--arms", ",".join(arms)])
+
+
+def _without(words: list[str], *options: str) -> list[str]:
+    """A command's words without some options and their values."""
+    rest, kept = list(words), []
+    while rest:
+        word = rest.pop(0)
+        if word in options:
+            while rest and not rest[0].startswith("-"):
+                rest.pop(0)
+        elif not word.startswith(tuple(f"{option}=" for option in options)):
+            kept.append(word)
+    return kept

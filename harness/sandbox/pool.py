@@ -255,7 +255,9 @@ class Sandbox:
             try:
                 reply = judge.wire.receive()
             except TooLate:
-                reply = {"result": "timed out", "seconds": sent["timeout"] + GRACE, "broken": "stuck"}
+                reply = {"broken": "stuck"}
+                if attempts + 1 == ATTEMPTS:  # once may be the fault of the program before, whose end was waited for
+                    reply |= {"result": "timed out", "seconds": sent["timeout"] + GRACE}
             except (Closed, Malformed):
                 reply = {"broken": "gone"}
             if "broken" in reply:

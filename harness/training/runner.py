@@ -106,75 +106,71 @@ def run_cell(
     _resume(trainer, progress, folder, device, say)
     validation = limited(splits["validation"], cell.recipe.evaluation.validation_examples)
     sinks = Teller(options.sinks if ranks.leads and cell.purpose == "run" else ())
-    sinks.start(cell, folder, trainer.updates)
-    try:
+    with sinks.told(cell, folder, trainer.updates):
         train(trainer, progress, validation, folder, report, options, say, sinks)
-    except BaseException:
-        sinks.close(None)
-        raise
-    if cell.purpose != "run":
-        _end_side_run(cell, task, splits, trainer, progress, folder, started, report, say)
-        return
-    notes = []
-    if ranks.size > 1:
-        notes.append(f"trained by {ranks.size} processes together; peak memory is the first one's")
-    if progress.stopped_early:
-        notes.append(
-            f"stopped early at update {trainer.updates}: {cell.recipe.early_stopping} points without a better one"
+        if cell.purpose != "run":
+            _end_side_run(cell, task, splits, trainer, progress, folder, started, report, say)
+            return
+        notes = []
+        if ranks.size > 1:
+            notes.append(f"trained by {ranks.size} processes together; peak memory is the first one's")
+        if progress.stopped_early:
+            notes.append(
+                f"stopped early at update {trainer.updates}: {cell.recipe.early_stopping} points without a better one"
+            )
+        if trainer.seconds > options.checkpoint_seconds:
+            _save(trainer, progress, folder, say)  # a test of many examples may take long, too
+
+        report(1.0, "test")
+        trainer.evaluated.load_state_dict(progress.best)
+        clock = time.perf_counter()
+        scored = {
+            name: limited(part, cell.recipe.evaluation.test_examples)
+            for name, part in splits.items()
+            if name not in ("train", "validation")
+        }
+        scored, unread = readable(trainer.evaluated, scored)
+        evaluations: dict[str, Evaluation] = {}
+
+        def test() -> None:
+            tick = partial(_tick, report, trainer)
+            for name, part in scored.items():
+                evaluations[name] = _evaluate(trainer, part, folder, partial(tick, name))
+            if cell.recipe.evaluation.votes:
+                notes.extend(vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes")))
+
+        try:
+            _led(ranks, test)
+        except Interrupted:
+            _save(trainer, progress, folder, say)  # with the selected weights in it, which are all that is needed now
+            raise
+        if not ranks.leads:
+            return
+        progress.evaluation_seconds += time.perf_counter() - clock
+
+        checkpoint.save_weights(folder, progress.best)
+        curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
+        write_run_tables(folder, cell, task, curves, scored, evaluations)
+        record = _record(  # with the run's peak of memory, before traces and gates take theirs
+            cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
         )
-    if trainer.seconds > options.checkpoint_seconds:
-        _save(trainer, progress, folder, say)  # a test of many examples may take long, too
-
-    report(1.0, "test")
-    trainer.evaluated.load_state_dict(progress.best)
-    clock = time.perf_counter()
-    scored = {
-        name: limited(part, cell.recipe.evaluation.test_examples)
-        for name, part in splits.items()
-        if name not in ("train", "validation")
-    }
-    scored, unread = readable(trainer.evaluated, scored)
-    evaluations: dict[str, Evaluation] = {}
-
-    def test() -> None:
-        tick = partial(_tick, report, trainer)
-        for name, part in scored.items():
-            evaluations[name] = _evaluate(trainer, part, folder, partial(tick, name))
-        if cell.recipe.evaluation.votes:
-            notes.extend(vote(cell, task, trainer.evaluated, scored["test"], folder, partial(tick, "votes")))
-
-    try:
-        _led(ranks, test)
-    except Interrupted:
-        _save(trainer, progress, folder, say)  # with the selected weights in it, which are all that is needed now
-        raise
-    if not ranks.leads:
-        return
-    progress.evaluation_seconds += time.perf_counter() - clock
-
-    checkpoint.save_weights(folder, progress.best)
-    curves = [point | {"selected": i == progress.selected} for i, point in enumerate(progress.curves)]
-    write_run_tables(folder, cell, task, curves, scored, evaluations)
-    record = _record(  # with the run's peak of memory, before traces and gates take theirs
-        cell, task, trainer, progress, evaluations["test"], data, started, len(validation), len(splits["train"])
-    )
-    try:
-        shown, states = chosen(scored["test"]), StateRecorder(cell.loop.segments)
-        found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth, states=states)
-        text = json.dumps(document(task, shown, found), separators=(",", ":"), allow_nan=False)
-        write_text(folder / TRACE_FILE, text)
-        write_states(folder, cell, states.rows())
-        notes += [states.problem] if states.problem else []
-        record["seconds_per_answer"] = seconds_per_answer(trainer.evaluated, task, cell.loop, shown)
-    except Exception as error:  # what a report shows of a run is not worth the run
-        notes.append(f"no traces: {type(error).__name__}: {error}")
-    write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
-    if record["sandbox"] == UNSANDBOXED:
-        notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
-    sinks.close(record)
-    record["notes"] = " | ".join([*data.notes, *notes, *unread, *sinks.notes])
-    write_json(folder / RECORD, record)
-    checkpoint.drop_state(folder)
+        try:
+            shown, states = chosen(scored["test"]), StateRecorder(cell.loop.segments)
+            found = trace(trainer.evaluated, task, cell.loop, shown, evaluations["test"].depth, states=states)
+            text = json.dumps(document(task, shown, found), separators=(",", ":"), allow_nan=False)
+            write_text(folder / TRACE_FILE, text)
+            write_states(folder, cell, states.rows())
+            notes += [states.problem] if states.problem else []
+            record["seconds_per_answer"] = seconds_per_answer(trainer.evaluated, task, cell.loop, shown)
+        except Exception as error:  # what a report shows of a run is not worth the run
+            notes.append(f"no traces: {type(error).__name__}: {error}")
+        write_json(folder / GATES_FILE, gates.check(cell, task, splits, data, device))
+        if record["sandbox"] == UNSANDBOXED:
+            notes.append("UNSANDBOXED: written programs ran without isolation (--allow-unsafe)")
+        sinks.close(record)
+        record["notes"] = " | ".join([*data.notes, *notes, *unread, *sinks.notes])
+        write_json(folder / RECORD, record)
+        checkpoint.drop_state(folder)
 
 
 def _open(cell: Cell, folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from harness import seeds
 from harness.cell import Cell
 from harness.evaluation.evaluate import Evaluation, limited
-from harness.record import identity, provenance
+from harness.record import identity, provenance, sandbox_provenance
 from harness.tables import names
 from tasks.base import Examples, Splits, Task
 
@@ -63,6 +63,7 @@ def record(
         "started": started.isoformat(timespec="seconds"),
     }
     if test is not None:
+        row |= sandbox_provenance(task)
         row["floor"] = chance(task, splits["train"], held_out(splits, cell))
         row["test_exact"], row["test_examples"] = float(test.fixed().mean()), len(test)
     return row

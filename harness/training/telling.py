@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ class Teller:
         self.names = names
         self.open: dict[str, Sink] = {}
         self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def told(self, cell: Cell, folder: Path, update: int) -> Iterator[None]:
+        """From the start of a run on; where it ends without a record, sinks are closed without one."""
+        self.start(cell, folder, update)
+        try:
+            yield
+        finally:
+            self.close(None)  # what is closed already stays so
 
     def start(self, cell: Cell, folder: Path, update: int) -> None:
         for name in self.names:
