@@ -91,6 +91,24 @@ def test_a_suite_of_two_processes_survives_a_death_and_ends_with_tables_and_repo
     assert Path(document["report"]).is_file()
 
 
+@pytest.mark.slow
+def test_two_processes_tune_run_controls_and_agree_on_what_the_trials_chose(tmp_path):
+    suite = suite_file(
+        tmp_path,
+        recipe={**TOY["recipe"], "budget": {"updates": 4}},
+        tuning={"trials": 2, "updates": 4},
+        controls={"updates": 4, "test_examples": 20},
+    )
+    code, out, err = torchrun(tmp_path, suite)
+    assert code == 0, err
+    document = json.loads(out)
+    trials = rows(Path(document["tables"]["tuning"]))
+    assert len(trials) == 2 * len(TOY["arms"]) and {row["status"] for row in trials} == {"finished"}
+    assert {row["status"] for row in rows(Path(document["tables"]["runs"]))} == {"finished"}
+    negative = [row for row in rows(Path(document["tables"]["gates"])) if row["gate"] == "G-neg"]
+    assert negative and all(row["result"] == "passed" for row in negative), negative
+
+
 @pytest.fixture
 def under_torchrun(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
