@@ -120,6 +120,10 @@ def test_a_lead_that_is_larger_on_another_task_is_judged_by_the_difference_of_th
     assert found("clear", "clear")["verdict"] == "cannot tell", "a lead is no larger than itself"
     assert "2 of 5 seeds" in found("few", "same")["reason"]
     assert found("absent", "same")["reason"] == "not measured in this suite"
+    gate = {"task": "clear", "arm": "hrm", "gate": "G-budget", "result": "failed", "figure": "", "reason": None}
+    lead = {"lead": {"in": {"same": "clear"}, "arms": [["hrm", "transformer"]]}}
+    row = verdict(evidence(gates=[gate]), measure=lead, tasks=["same"])
+    assert row["verdict"] == "cannot tell" and "on clear, G-budget failed for hrm" in row["reason"]
     # twins' leads are zero, so the difference is the other lead, a half of that in exact accuracy (see synthetic.py)
     exact = next(row for row in of.comparisons if row["task"] == "clear" and row["split"] == "test")
     assert f"apart by {50 * abs(exact['difference']):.1f} points" in found("clear", "same")["measured"]

@@ -356,7 +356,7 @@ def test_a_check_that_hangs_is_ended_and_its_judge_replaced(tier):
     with Sandbox(tier) as box:
         test = "while True:\n    pass"
         assert judged(box, test, "    return 1\n", timeout=0.3) == "timed out"
-        assert box.replaced == 1
+        assert box.replaced == 2, "tried twice: once may be the fault of the program before"
         assert judged(box, "assert candidate(1) == 1", "    return 1\n") == "passed"
 
 

@@ -148,8 +148,10 @@ def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcom
         mean, low, high = (float(v) for v in stats.between(there, here))
         holds = None if few(seeds, of) else beyond(low, high, 0.0)
         why = few(seeds, of) or "the interval reaches across the threshold" * (holds is None)
-        shut = of.shut(FAIR, other, (first, second))  # a replica's faults shut others: that is what it is for
-        holds, why = (None, f"{other}: {shut}") if shut else (holds, why)
+        shut = [row for row in of.gates if (row["task"], row["result"]) == (other, audit.FAILED)]
+        unfair = [f"{row['gate']} failed for {row['arm']}" for row in shut if row["arm"] in (first, second)
+                  and row["gate"] in FAIR]  # a replica's faults shut others: that is what it is for  # fmt: skip
+        holds, why = (None, f"on {other}, {unfair[0]}") if unfair else (holds, why)
         shown = f"leads of {compare.points(float(there.mean))} and {compare.points(float(here.mean))}, "
         shown += f"apart by {compare.points(mean)} {compare.interval(low, high)}"
         where = f"{other} against {task} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
