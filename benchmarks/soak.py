@@ -221,6 +221,8 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self.files = tempfile.mkdtemp(prefix="hrm-nodes-")
+        os.environ["RAY_TMPDIR"] = self.files  # the cluster notes its address in its folder `ray`, unmade
+        (Path(self.files) / "ray").mkdir()
         self.cluster = Cluster(initialize_head=True, head_node_args=self.ARGUMENTS | {"temp_dir": self.files})
         self.address = self.cluster.address
         self.add_second()

@@ -219,36 +219,43 @@ def unsafe() -> dict:
         if category == "judge":
             continue
         text = problem.prompt + scene.fill(source) + "\n" + problem.test + f"\ncheck({problem.entry_point})\n"
-        folder = Path("/tmp/unsafe")
-        folder.mkdir()
-        if scene.user != os.geteuid():
-            os.chown(folder, scene.user, scene.user)
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUNNER],
-            stdin=subprocess.PIPE,
-            stdout=(folder.parent / "output").open("w"),
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            text=True,
-            start_new_session=True,
-            close_fds=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)),
-            **scene.demoted(),
-        )
-        try:
-            _, error = process.communicate(text, timeout=4)
-            outcome[name] = "passed" if process.returncode == 0 else f"{process.returncode}: {error[-200:]}"
-        except subprocess.TimeoutExpired:
-            outcome[name] = "ran on"
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if name == "left-behind" and any(folder.iterdir()):
-            outcome[name] = "passed"  # its effect is what the next program would find
-        subprocess.run(
-            ["sh", "-c", "chmod -R u+rwx /tmp/unsafe; rm -rf /tmp/unsafe /tmp/output /dev/shm/owned"], check=False
-        )
+        outcome[name] = unsafely(scene, name, text, 4)
+        if outcome[name] == "ran on" and name not in hostile_attacks.NEVER_TRUE:
+            outcome[name] = unsafely(scene, name, text, 40)  # 2,500 threads take more than 4 s on a busy machine
     return {"outcome": outcome}
+
+
+def unsafely(scene: Scene, name: str, text: str, limit: float) -> str:
+    folder = Path("/tmp/unsafe")
+    folder.mkdir()
+    if scene.user != os.geteuid():
+        os.chown(folder, scene.user, scene.user)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER],
+        stdin=subprocess.PIPE,
+        stdout=(folder.parent / "output").open("w"),
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        text=True,
+        start_new_session=True,
+        close_fds=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)),
+        **scene.demoted(),
+    )
+    try:
+        _, error = process.communicate(text, timeout=limit)
+        outcome = "passed" if process.returncode == 0 else f"{process.returncode}: {error[-200:]}"
+    except subprocess.TimeoutExpired:
+        outcome = "ran on"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if name == "left-behind" and any(folder.iterdir()):
+        outcome = "passed"  # its effect is what the next program would find
+    subprocess.run(
+        ["sh", "-c", "chmod -R u+rwx /tmp/unsafe; rm -rf /tmp/unsafe /tmp/output /dev/shm/owned"], check=False
+    )
+    return outcome
 
 
 def reference(tier: str) -> dict:

@@ -40,6 +40,7 @@ def test_each_cell_whose_data_are_here_runs_on_cpu_and_the_rest_is_skipped_with_
     tasks = [task for task in suites.read_suite(name)[0]["tasks"] if task != "maze-hard"]
     places = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
     small = ["--max-updates", "2", "--batch-size", "2", "--max-examples", "2", "--seeds", "1", "--jobs", "1"]
+    small += ["--no-controls"]
     settings = ["--set", "recipe.evaluation.segments=[1,2]"]
     for arc in ("arc-agi-1", "arc-agi-2")[: 1 + (name == "medium")]:
         settings += ["--set", f"tasks.{arc}.settings.variants=2", "--set", f"tasks.{arc}.recipe.evaluation.votes=2"]
