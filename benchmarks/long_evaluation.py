@@ -29,7 +29,7 @@ from harness.evaluation.records import write_score_tables
 from harness.recipe import Loop
 from models.base import ModelShape, create_model
 from models.hrm import HRM  # noqa: F401 (registers it)
-from tasks.base import DataFolder, Examples, Splits, Task
+from tasks.base import Examples, Task
 
 SEGMENTS = 16
 BANDS = ("easy", "medium", "hard")
@@ -47,9 +47,6 @@ class Rows(Task):
     @property
     def sequence_length(self) -> int:
         return self.tokens
-
-    def splits(self, seed: int, data: DataFolder) -> Splits:
-        raise NotImplementedError
 
 
 def made_up(folder: Path, count: int, tokens: int) -> Examples:
@@ -110,8 +107,6 @@ def measure(count: int, tokens: int, out: Any) -> None:
         written = time.perf_counter()
         over.set()
         watcher.join()
-        own, file = (round(kib / 1024, 1) for kib in peak)
-        seconds = {"seconds_scoring": round(scored - began, 1), "seconds_writing": round(written - scored, 1)}
         own, file = (round(kib / 1024, 1) for kib in peak)
         seconds = {"seconds_scoring": round(scored - began, 1), "seconds_writing": round(written - scored, 1)}
         out.put({"rows": count, "own_mib": own, "file_mib": file, **seconds})

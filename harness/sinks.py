@@ -9,7 +9,7 @@ A plug-in file (`--plugin FILE --sink NAME`) adds one of its own:
         def __init__(self, cell, folder, update):  # opened when a run starts, or goes on at `update`
             ...
         def point(self, point: Point) -> None: ...  # after every evaluation point
-        def close(self, record) -> None: ...  # with the run's row of runs.csv, or None where it was stopped
+        def close(self, record) -> None: ...  # with the run's row of runs.csv but for notes; None if stopped
 
 A sink gets copies, and torch's random numbers are put back after it, so it changes no number; where it raises it is
 left out from then on, and the run's notes say so.

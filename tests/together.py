@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import torch.distributed as dist
 
 from harness.training.ranks import Ranks
 
-SECONDS = 60
+SECONDS = 600
+"""For one meeting of the processes, on a machine however busy; a process that dies is noticed at once."""
 
 
 def together(folder: Path, work: Callable[[Ranks], Any], size: int = 2) -> list[int]:
@@ -33,6 +35,7 @@ def together(folder: Path, work: Callable[[Ranks], Any], size: int = 2) -> list[
 
 def _child(meeting: Path, work: Callable[[Ranks], Any], rank: int, size: int) -> None:
     code = 1
+    signal.alarm(2 * SECONDS)
     try:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         torch.set_num_threads(1)

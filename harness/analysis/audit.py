@@ -33,7 +33,8 @@ VETO = ("G-neg",)
 """Gates that take a comparison's verdict where they failed, and leave it where they did not run."""
 
 CONTROL_CONFIDENCE = 0.99
-"""Of the two Wilson intervals of G-neg. They lie apart for 1 in 6,700 arms that are at chance (100 or 200 examples)."""
+"""Of the two Wilson intervals of G-neg. They lie apart where two equal shares of independent examples differ by
+2.58·√2 standard errors in one direction, by the normal tail for about 1 arm in 7,400 that is at chance."""
 
 SAME_FLOPS = 0.05
 SAME_CORE, SAME_TOTAL = 0.01, 0.02
@@ -106,6 +107,11 @@ def _before(results: Path, runs: Sequence[Row]) -> dict[str, Found]:
             raise BrokenData(f"{path}: {error}; delete the run's folder and run the suite again") from None
         found |= {gate: one for gate, one in own.items() if gate not in found or one.result == FAILED}
     return found
+
+
+def shut(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence[str]) -> str:
+    """Why the gates let no verdict on these arms pass: a needed one that is not open, or a veto; empty where none."""
+    return closed(rows, needed, task, arms) or vetoed(rows, task, arms)
 
 
 def closed(rows: Sequence[Row], needed: Sequence[str], task: str, arms: Sequence[str]) -> str:

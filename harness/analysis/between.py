@@ -68,12 +68,11 @@ def between(a: Folder, b: Folder) -> list[Row]:
                 if arm in b.suite.tasks[task].arms:
                     rows += list(_of_arm(a, b, task, arm))
     enough = max(a.suite.minimum_seeds, 2)
-    family = [r for r in rows if r["split"] == "test" and r["seeds"] >= enough and not r["_gate"]]
+    family = [r for r in rows if r["split"] == "test" and r["seeds"] >= enough and not r["gate"]]
     for row, adjusted in zip(family, stats.holm([r["p"] for r in family]), strict=True):
         row["p_adjusted"] = adjusted
     for row in rows:
-        judged = row | {"gate": row["_gate"], "no_contrast": row["_no_contrast"]}
-        row["verdict"], reason = compare.verdict(a.suite, judged)
+        row["verdict"], reason = compare.verdict(a.suite, row)
         row["reason"] = reason or None
         if row["seeds"] == 0:
             row["reason"] = "no seed could be paired"
@@ -110,9 +109,9 @@ def _of_arm(a: Folder, b: Folder, task: str, arm: str) -> Iterator[Row]:
     answers = [
         compare.read_answers(one.place, [runs[seed] for seed in paired]) for one, runs in ((a, ours), (b, theirs))
     ]
-    both = _joined(answers[0], answers[1], arm)
+    both = _joined(answers[0], answers[1])
     floors = compare.floors(task, [run for run in a.runs if run["task"] == task], a.references)
-    gates = [audit.closed(one.gates, NEEDED, task, (arm,)) or audit.vetoed(one.gates, task, (arm,)) for one in (a, b)]
+    gates = [audit.shut(one.gates, NEEDED, task, (arm,)) for one in (a, b)]
     shut = next((f"in {name}, {why}" for name, why in zip("AB", gates, strict=True) if why), None)
     differs = "; ".join(_differences(ours[paired[0]], theirs[paired[0]])) if paired else None
     for split in both.splits() or ["test"]:
@@ -123,8 +122,8 @@ def _of_arm(a: Folder, b: Folder, task: str, arm: str) -> Iterator[Row]:
             "split": split,
             "seeds": 0,
             "examples": 0,
-            "_gate": shut,
-            "_no_contrast": None,
+            "gate": shut,
+            "no_contrast": None,
         }
         missing = list(left_out)
         scored = [both.scores.get((split, name, COLUMN), {}) for name in "AB"]
@@ -136,7 +135,7 @@ def _of_arm(a: Folder, b: Folder, task: str, arm: str) -> Iterator[Row]:
         if seeds:
             left, right = both.matrices(split, ["A", "B"], COLUMN, seeds)
             row |= compare.figures(left, right, a.suite.equivalence_band)
-            row["_no_contrast"] = compare.no_contrast(floors.get(split), left, right)
+            row["no_contrast"] = compare.no_contrast(floors.get(split), left, right)
             most = max(len(both.ids[split, name][seed]) for name in "AB" for seed in seeds)
             if most > row["examples"]:
                 missing.append(f"{most - row['examples']} of {most} examples are in one folder only")
@@ -160,8 +159,8 @@ def _paired(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> tuple[list[in
     return paired, left_out
 
 
-def _joined(ours: Answers, theirs: Answers, arm: str) -> Answers:
-    """Both folders' answers of one arm, as arms A and B."""
+def _joined(ours: Answers, theirs: Answers) -> Answers:
+    """Both folders' answers, each of one arm, as arms A and B."""
     both = Answers()
     for name, one in (("A", ours), ("B", theirs)):
         both.ids |= {(split, name): found for (split, _), found in one.ids.items()}

@@ -287,8 +287,7 @@ def decide(suite: Suite, rows: list[Row], gates: Sequence[Row]) -> list[Row]:
     family = [r for r in rows if r["role"] == "primary" and r["seeds"] >= max(suite.minimum_seeds, 2)]
     for row in rows:
         arms = (row["arm_a"], row["arm_b"])
-        shut = audit.closed(gates, audit.COMPARISON, row["task"], arms) or audit.vetoed(gates, row["task"], arms)
-        row["gate"] = shut or None
+        row["gate"] = audit.shut(gates, audit.COMPARISON, row["task"], arms) or None
     family = [row for row in family if not row["gate"]]
     for row, adjusted in zip(family, stats.holm([r["p"] for r in family]), strict=True):
         row["p_adjusted"] = adjusted

@@ -55,7 +55,7 @@ class Evidence:
 
     def shut(self, needed: Sequence[str], task: str, arms: Sequence[str]) -> str:
         """Why the gates let no verdict pass: the first that failed or did not run; empty where all are open."""
-        return audit.closed(self.gates, needed, task, arms) or audit.vetoed(self.gates, task, arms)
+        return audit.shut(self.gates, needed, task, arms)
 
     def test(self, task: str, arm: str) -> list[Any]:
         """Test examples of every finished run, by seed: a frame in the order of the first run's examples."""

@@ -65,7 +65,7 @@ class Evaluation:
             release((self.correct, self.token, self.q_halt, self.halt, *self.metrics.values()))
 
     def rows(self, rows: slice) -> Evaluation:
-        """The figures of some examples."""
+        """Some examples, [rows, M]: right or wrong, token shares and halting alone, without metrics and answers."""
         q_halt, halt = (None if array is None else array[rows] for array in (self.q_halt, self.halt))
         return Evaluation(self.trained, self.correct[rows], self.token[rows], q_halt, halt)
 

@@ -77,7 +77,10 @@ def residual(now: Tensor, before: Tensor) -> Tensor:
 
 
 def participation(z: Tensor) -> Tensor:
-    """(Σλ)² / Σλ² of the covariance of the vectors z [B, P, D], between 1 and D; NaN where they don't differ."""
+    """(Σλ)² / Σλ² of the covariance of the vectors z [B, P, D], between 1 and D; NaN where they don't differ.
+
+    The HRM paper gives it for its states H and L, as a measure of their dimensions (89.95 and 30.22).
+    """
     vectors = z.reshape(-1, z.shape[-1])
     centred = vectors - vectors.mean(0)
     covariance = centred.T @ centred

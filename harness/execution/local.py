@@ -25,7 +25,7 @@ from harness.execution.progress import Monitor
 from harness.execution.worker import Ending, Job
 from harness.files import try_hold
 from harness.plan import Plan
-from harness.record import LOCK, recorded, write_unfinished
+from harness.record import LOCK, Recorded, recorded, write_unfinished
 from harness.sandbox import shared
 from harness.training.device import DETERMINISTIC_VARIABLE
 from harness.training.runner import Options
@@ -50,6 +50,29 @@ class Outcome:
     skipped: int = 0
     left: int = 0  # not run: stopped, or out of time
     failed: list[tuple[Cell, str]] = field(default_factory=list)
+
+    def passed_over(self, cell: Cell, found: Recorded, skipped: bool, retry_failed: bool) -> bool:
+        """Whether a cell is not to be run, by what its task and its record say; it is counted then."""
+        if skipped:
+            self.skipped += 1
+        elif found.status == "finished":
+            self.before += 1
+        elif found.status in ("failed", "diverged") and not retry_failed:
+            self.failed.append((cell, f"{found.status} earlier ({found.reason}); --retry-failed runs it again"))
+        else:
+            return False
+        return True
+
+    def count(self, cell: Cell, ending: Ending) -> None:
+        """Count a cell that has ended."""
+        if ending.status == "finished" and ending.elsewhere:
+            self.elsewhere += 1
+        elif ending.status == "finished":
+            self.finished += 1
+        elif ending.status == "interrupted":
+            self.left += 1
+        else:
+            self.failed.append((cell, f"{ending.status}: {ending.reason}"))
 
 
 class Process(Protocol):
@@ -143,13 +166,7 @@ def run(
     stamps: dict[str, int | None] = {}
     for cell in plan.cells if cells is None else cells:
         found = recorded(folder / cell.run_folder)
-        if plan.tasks[cell.task].skipped is not None:
-            outcome.skipped += 1
-        elif found.status == "finished":
-            outcome.before += 1
-        elif found.status in ("failed", "diverged") and not retry_failed:
-            outcome.failed.append((cell, f"{found.status} earlier ({found.reason}); --retry-failed runs it again"))
-        else:
+        if not outcome.passed_over(cell, found, plan.tasks[cell.task].skipped is not None, retry_failed):
             stamps[cell.id] = found.stamp
             queue.append(cell)
     monitor.start(list(queue))
@@ -318,14 +335,7 @@ class Pool:
         if ending.status == "busy":  # another command was faster
             self.waiting.append(cell)
             return
-        if ending.status == "finished" and ending.elsewhere:
-            outcome.elsewhere += 1
-        elif ending.status == "finished":
-            outcome.finished += 1
-        elif ending.status == "interrupted":
-            outcome.left += 1
-        else:
-            outcome.failed.append((cell, f"{ending.status}: {ending.reason}"))
+        outcome.count(cell, ending)
         by = " by another command" if ending.elsewhere else ""
         self.monitor.ended(cell, ending.status + by, ending.reason)
         if ending.stop and not self.stopping:

@@ -31,7 +31,7 @@ from harness.data import DataSet
 from harness.errors import UserError
 from harness.execution.local import THREAD_VARIABLES, WORKER_STOP_SECONDS, Pool, Worker, cores
 from harness.execution.parcel import pack, unpack
-from harness.execution.relay import KILL, STATES, Place, Relay, Setup
+from harness.execution.relay import CHECKPOINTS, KILL, Place, Relay, Setup
 from harness.execution.worker import Ending, Job, machine_fault
 from harness.files import try_hold, write_atomically, write_text
 from harness.record import LOCK, RECORD, recorded
@@ -43,13 +43,13 @@ REQUIREMENTS = "requirements-ray.txt"
 OBJECT_STORE_BYTES = 200 * 2**20  # of a cluster of our own, which shares its disk, so that next to nothing is carried
 TURN_SECONDS = 0.2  # a node waits so long for messages of its worker before it asks for ours
 KEPT = 2  # checkpoints
-LOSSES = 3
+MOST_LOSSES = 3
 """A cell whose node is lost more often is recorded as failed: it may be what brings nodes down."""
 ANSWER_SECONDS = 20.0
 UNBORN = 3  # workers that could not be started, one after the other, before the run gives up
 PATIENCE_SECONDS = 60.0  # without room for any worker before the user is told, each time
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes Ray keep 127.0.0.1 as the address of a cluster of our own; elsewise its ports listen to the whole network."""
+"""Makes Ray keep 127.0.0.1 as the address of a cluster of our own; otherwise its ports listen to the whole network."""
 
 
 def check_installed() -> None:
@@ -109,7 +109,7 @@ class Remote:
         import ray
 
         with contextlib.suppress(Exception):
-            if ray.is_initialized():  # elsewise Ray would start a cluster to ask
+            if ray.is_initialized():  # otherwise Ray would start a cluster to ask
                 ray.kill(self.actor)
 
     def _words(self) -> list[bytes]:
@@ -146,12 +146,12 @@ class Remote:
             _, name, content = message
             with contextlib.suppress(OSError):  # as on any full disk, it costs that checkpoint
                 write_atomically(self.run_folder / name, lambda file: file.write(content))
-                for old in sorted(self.run_folder.glob(STATES), reverse=True)[KEPT:]:
+                for old in sorted(self.run_folder.glob(CHECKPOINTS), reverse=True)[KEPT:]:
                     old.unlink()
         elif kind == "files" and self.run_folder is not None:
             try:
                 names = unpack(message[1], self.run_folder, last=RECORD)
-                for path in self.run_folder.glob(STATES):
+                for path in self.run_folder.glob(CHECKPOINTS):
                     if path.name not in names:
                         path.unlink()
             except OSError as error:
@@ -299,12 +299,12 @@ class RayPool(Pool):
             return False
         self.losses[cell.id] += 1
         times = self.losses[cell.id]
-        if times > LOSSES or not w.process.away:
+        if times > MOST_LOSSES or not w.process.away:
             w.reason = f"lost with its node {times} times" if w.process.away else "could not be carried to its node"
             w.reason += f": {w.process.lost}"
             return False
         self.monitor.say(
-            f"{cell.name}: lost with its node; started again from its last checkpoint ({times} of {LOSSES})"
+            f"{cell.name}: lost with its node; started again from its last checkpoint ({times} of {MOST_LOSSES})"
         )
         self.waiting.append(cell)
         return True
@@ -326,7 +326,7 @@ class RayPool(Pool):
             w.process.join(WORKER_STOP_SECONDS)
             self._take_back(w)
         self.token.unlink(missing_ok=True)
-        if "ray" in sys.modules:  # elsewise it never came so far
+        if "ray" in sys.modules:  # otherwise it never came so far
             sys.modules["ray"].shutdown()
         if self.own_files is not None:
             shutil.rmtree(self.own_files, ignore_errors=True)

@@ -26,7 +26,7 @@ from harness.sandbox.shared import Choice
 KILL = b""
 """The word that kills the worker; every other one is a pickled message for it."""
 
-STATES = "checkpoint-*.pt"
+CHECKPOINTS = "checkpoint-*.pt"
 LAST_SECONDS = 5.0  # a worker whose pipe is closed has so long to end
 
 
@@ -126,7 +126,7 @@ class Relay:
 
     def _newest_state(self) -> str:
         assert self.run_folder is not None
-        return max((path.name for path in self.run_folder.glob(STATES)), default="")
+        return max((path.name for path in self.run_folder.glob(CHECKPOINTS)), default="")
 
     def _new_state(self) -> list[tuple[Any, ...]]:
         if self.run_folder is None or (name := self._newest_state()) <= self.state_sent:

@@ -97,7 +97,7 @@ def run(
                 is_open = ranks.told(ranks.leads and _is_open(plan, folder, cell, retry_failed, stop, outcome, held))
                 if is_open:
                     ending = _run(plan, folder, cell, ranks, options, monitor, stop)
-                    _count(cell, ending, outcome)
+                    outcome.count(cell, ending)
                     if monitor is not None:
                         monitor.ended(cell, ending.status, ending.reason)
                     stop.asked = stop.asked or ending.stop
@@ -117,35 +117,29 @@ def _is_open(
     held: contextlib.ExitStack,
 ) -> bool:
     """Whether a cell is to be run now; its lock is held then, and its earlier record gone."""
+    from harness.execution.worker import Ending
     from harness.files import try_hold
     from harness.record import LOCK, RECORD, recorded
 
     place = folder / cell.run_folder
     found = recorded(place)
-    if plan.tasks[cell.task].skipped is not None:
-        outcome.skipped += 1
-    elif found.status == "finished":
-        outcome.before += 1
-    elif found.status in ("failed", "diverged") and not retry_failed:
-        outcome.failed.append((cell, f"{found.status} earlier ({found.reason}); --retry-failed runs it again"))
-    elif stop.wanted() or not held.enter_context(try_hold(place / LOCK)):  # or another command runs it
+    if outcome.passed_over(cell, found, plan.tasks[cell.task].skipped is not None, retry_failed):
+        return False
+    if stop.wanted() or not held.enter_context(try_hold(place / LOCK)):  # or another command runs it
         outcome.left += 1
-    elif recorded(place).stamp != found.stamp:  # another command has just ended it
-        now = recorded(place)
-        if now.status == "finished":
-            outcome.elsewhere += 1
-        else:
-            outcome.failed.append((cell, f"{now.status} by another command: {now.reason}"))
-    else:
-        (place / RECORD).unlink(missing_ok=True)
-        return True
-    return False
+        return False
+    now = recorded(place)
+    if now.stamp not in (None, found.stamp):  # another command has just ended it
+        outcome.count(cell, Ending(now.status, now.reason, elsewhere=True))
+        return False
+    (place / RECORD).unlink(missing_ok=True)
+    return True
 
 
 def _run(
     plan: Plan, folder: Path, cell: Cell, ranks: Ranks, options: Options | None, monitor: Monitor | None, stop: _Stop
 ) -> Ending:
-    from harness.execution.worker import FULL_OR_READ_ONLY, Ending, _out_of_memory, machine_fault
+    from harness.execution.worker import FULL_OR_READ_ONLY, Ending, machine_fault, why_failed
     from harness.record import write_unfinished
     from harness.training.ranks import Failed, RankLost, shared
     from harness.training.runner import Diverged, Interrupted, Options, run_cell
@@ -195,23 +189,13 @@ def _run(
             if not known:
                 raise RankLost(ending.reason) from error
             return ending
-        what = "out of memory: " if _out_of_memory(error) else ""
-        status, reason = "failed", f"{what}{type(error).__name__}: {error}; see log.txt in the run folder"
+        status, reason = "failed", why_failed(error)
     log(f"{status}: {reason}")
     if ranks.leads:
         write_unfinished(place, cell, status, reason, updates)
     if not known:
         raise RankLost(f"{cell.name}: {reason}; the same command goes on with the other cells")
     return Ending(status, reason)
-
-
-def _count(cell: Cell, ending: Ending, outcome: Outcome) -> None:
-    if ending.status == "finished":
-        outcome.finished += 1
-    elif ending.status == "interrupted":
-        outcome.left += 1
-    else:
-        outcome.failed.append((cell, f"{ending.status}: {ending.reason}"))
 
 
 class _Stop:

@@ -133,8 +133,7 @@ def _run_logged(connection: Connection, cell: Cell, job: Job) -> Ending:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
             return machine_fault(error)
-        what = "out of memory: " if _out_of_memory(error) else ""
-        status, reason = "failed", f"{what}{type(error).__name__}: {error}; see log.txt in the run folder"
+        status, reason = "failed", why_failed(error)
     _log(f"{status}: {reason}")
     write_unfinished(job.folder, cell, status, reason, updates)
     return Ending(status, reason)
@@ -147,6 +146,12 @@ def machine_fault(error: OSError) -> Ending:
     remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
     reason = f"{error.strerror or error}{place}; {remedy} and run the same command to go on"
     return Ending("failed", reason, stop=error.errno in FULL_OR_READ_ONLY)
+
+
+def why_failed(error: Exception) -> str:
+    """The reason that stands in a failed cell's record."""
+    what = "out of memory: " if _out_of_memory(error) else ""
+    return f"{what}{type(error).__name__}: {error}; see log.txt in the run folder"
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -120,7 +120,7 @@ def _learning(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
         f"which of them is held equal decides which arm leads. {BAND}"
     )
     last = curves.groupby("arm", sort=False).last()["validation_exact"]
-    figure.alt = f"Learning curves on {task}, four axes of cost. At the last point: {listed(last, arms)}."
+    figure.alt = f"Learning curves on {task}, four axes of cost. At the last point: {_listed(last, arms)}."
     axes_of = (("updates", "updates"), ("examples", "examples"), ("flops", "training FLOPs"), ("seconds", "seconds"))
     figure.panels = [_learning_panel(curves, arms, column, label) for column, label in axes_of]
     return figure
@@ -284,5 +284,5 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def listed(values: pd.Series, arms: dict[str, Look]) -> str:
+def _listed(values: pd.Series, arms: dict[str, Look]) -> str:
     return ", ".join(f"{look.label} {100 * values[arm]:.0f} %" for arm, look in arms.items() if arm in values)

@@ -54,11 +54,15 @@ def task_section(tables: Tables, answer: Answer, figures: list[Figure]) -> TaskS
     ]
     parts = [
         Part("How accurate", "", [_levels(tables, answer.task), _comparisons(tables, answer.task)], [], open=True),
-        Part("What it costs, and what is equal", COMPUTE, [matchings_table(tables, answer.task)], []),
+        Part(
+            "What it costs, and what is equal",
+            COMPUTE,
+            [matchings_table(tables, answer.task), pareto_table(tables, answer.task)],
+            [],
+        ),
         Part("How it halts", HALTING, halting_tables(tables, answer.task), []),
         Part("Further figures, answers and validity gates", "more", _further(tables, answer.task), []),
     ]
-    parts[1].tables.append(pareto_table(tables, answer.task))
     every = of_task(tables, answer.task)
     for part in parts:
         part.tables = [table for table in part.tables if table.rows]
