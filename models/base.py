@@ -166,6 +166,11 @@ class ReasoningModel(nn.Module):
         """One segment. Returns the new state, still attached: the recipe decides where gradients stop."""
         raise NotImplementedError
 
+    def answer_at(self, state: State, batch: Batch, places: Tensor) -> tuple[State, Tensor]:
+        """One segment, and its logits [B, T, V] at `places` [B, T] of the answer: writing text needs few of many."""
+        state, prediction = self(state, batch)
+        return state, at_places(prediction.logits, places)
+
     def set_progress(self, progress: float) -> None:
         """Called before each update with the share of the budget used, 0 to 1: for schedules inside a model.
 
@@ -214,8 +219,8 @@ class ReasoningModel(nn.Module):
 class Remembering(Protocol):
     """A causal one-pass model that keeps keys and values, so that a further token costs one position's work."""
 
-    def read(self, batch: Batch) -> tuple[Tensor, Any]:
-        """(logits [B, S, V], memory of the slots + S columns read)."""
+    def read(self, batch: Batch, places: Tensor) -> tuple[Tensor, Any]:
+        """(logits [B, T, V] at `places` [B, T], memory of the slots + S columns read)."""
 
     def read_one(self, tokens: Tensor, places: Tensor, visible: Tensor, memory: Any) -> Tensor:
         """Logits [B, V] after one token [B] more per row, which becomes the memory's next column.
@@ -223,6 +228,11 @@ class Remembering(Protocol):
         places [B]: the tokens' positions, slots counted. visible [B, W ≥ columns] bool: which columns, the new one
         among them, a row looks at.
         """
+
+
+def at_places(z: Tensor, places: Tensor) -> Tensor:
+    """[B, T, D]: of z [B, S, D], the rows' places [B, T]."""
+    return z.gather(1, places[..., None].expand(-1, -1, z.shape[2]))
 
 
 MODELS: Registry[type[ReasoningModel]] = Registry("model")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from models.base import ModelConfig, ModelShape, Prediction, ReasoningModel, State
+from models.base import ModelConfig, ModelShape, Prediction, ReasoningModel, State, at_places
 from models.layers import (
     FeatureEmbedding,
     Linear,
@@ -26,9 +28,25 @@ class SlottedModel(ReasoningModel):
 
     slots: int
     puzzle_emb: PuzzleEmbedding | None
+    places: Tensor | None = None  # [B, T]: where the answer is wanted; None: everywhere
 
     def forward(self, state: State, batch: Batch) -> tuple[State, Prediction]:
         return self.segment(state, batch, self.puzzle_vectors(batch))
+
+    @contextlib.contextmanager
+    def answering_at(self, places: Tensor) -> Iterator[None]:
+        """The answer is computed at `places` [B, T] alone: over GPT-2's 50,257 symbols, the head at all 512 places of a
+        text costs more than the layers of a small model."""
+        self.places = places
+        try:
+            yield
+        finally:
+            self.places = None
+
+    def answer_at(self, state: State, batch: Batch, places: Tensor) -> tuple[State, Tensor]:
+        with self.answering_at(places):
+            state, prediction = self(state, batch)
+        return state, prediction.logits
 
     def puzzle_vectors(self, batch: Batch) -> Tensor | None:
         """[B, D]. Apart from the segment, since torch.compile can't take the lookup's sparse gradient."""
@@ -48,7 +66,10 @@ class SlottedModel(ReasoningModel):
         return torch.cat((*before, x.new_zeros((len(x), empty, x.shape[2])), x), dim=1)
 
     def answered(self, z: Tensor) -> Tensor:
-        """The answer's positions of z [B, slots + S, …]; where answers fill the grid, they are the batch's S."""
+        """The answer's positions of z [B, slots + S, …], or those of them that are wanted; where answers fill the grid,
+        they are the batch's S."""
+        if self.places is not None:
+            return at_places(z, self.places + self.slots)
         fills_grid = self.shape.answer_length == self.shape.sequence_length
         end = z.shape[1] if fills_grid else self.shape.answer_length + self.slots
         return z[:, self.slots : end]

@@ -203,10 +203,11 @@ class Llama(LibraryModel):
         logits: Tensor = net(inputs_embeds=x, past_key_values=_empty_cache()).logits
         return logits
 
-    def read(self, batch: Batch) -> tuple[Tensor, Any]:
+    def read(self, batch: Batch, places: Tensor) -> tuple[Tensor, Any]:
         memory = _empty_cache()
         x = self.with_slots(self.net.get_input_embeddings()(batch.inputs), self.puzzle_vectors(batch)).to(self.dtype)
-        return self.answered(self._cast()(inputs_embeds=x, past_key_values=memory).logits), memory
+        with self.answering_at(places):
+            return self.answered(self._cast()(inputs_embeds=x, past_key_values=memory).logits), memory
 
     def read_one(self, tokens: Tensor, places: Tensor, visible: Tensor, memory: Any) -> Tensor:
         x = self.net.get_input_embeddings()(tokens[:, None]).to(self.dtype)

@@ -51,11 +51,11 @@ class Transformer(TokenModel):
             prediction = Prediction(self.answer(z, state))
         return self.following(state), prediction
 
-    def read(self, batch: Batch) -> tuple[Tensor, KeyValueMemory]:
+    def read(self, batch: Batch, places: Tensor) -> tuple[Tensor, KeyValueMemory]:
         state, memory = self.start(batch, None), KeyValueMemory()
         around = self.surroundings(state, batch)
         around.memory = memory
-        with weights_cast_once(self, self.dtype):
+        with weights_cast_once(self, self.dtype), self.answering_at(places):
             z = self.settled(self.stack(self.embed(batch, self.puzzle_vectors(batch)), around))
             return self.answer(z, state), memory
 

@@ -121,6 +121,21 @@ def choices(model, text: torch.Tensor, prompt_length: torch.Tensor, segments: in
 
 
 @every_writer
+@torch.no_grad()
+def test_an_answer_at_some_places_is_what_stands_there_of_the_whole_answer(family):
+    model, batch = causal(family, torch.float64), prompted()
+    whole = said(model, batch)
+    places = torch.tensor([[0, 5], [3, 3], [5, 1], [2, 4], [4, 0], [1, 2]])
+    state = model.initial_state(batch, torch.arange(6))
+    for logits, _q in whole:
+        _state, few = model.answer_at(state, batch, places)
+        state, none = model.answer_at(state, batch, places[:, :0])
+        assert torch.allclose(few, logits[torch.arange(6)[:, None], places], rtol=1e-12, atol=1e-12)
+        assert none.shape == (6, 0, 5)
+    assert torch.equal(said(model, batch)[0][0], whole[0][0])  # asked at all places again
+
+
+@every_writer
 def test_each_greedy_token_is_the_likeliest_after_the_text_so_far(family):
     model = causal(family)
     text, length = prompts()
@@ -260,7 +275,7 @@ def test_a_models_cache_costs_one_position_per_token():
         config = resolve_config(*FAMILIES[family])
         batch = prompted(rows=2)
         with torch.no_grad():
-            _, memory = model.read(batch)
+            _, memory = model.read(batch, torch.tensor([[5], [5]]))
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 model.read_one(batch.inputs[:, 0], torch.tensor([7, 7]), torch.ones(2, 9, dtype=torch.bool), memory)
         D, columns = config.hidden, 6 + 1 + 1

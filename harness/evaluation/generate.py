@@ -143,11 +143,11 @@ def _in_rounds(
         read = place < room[at_work, None] - 1
         text = prompts[at_work].scatter_add(1, columns, torch.where(read, before, PAD))
         now = Batch(text, text, batch.puzzle_ids[at_work], {"prompt_length": length})
-        state = model.initial_state(now, keys[at_work])
-        for _ in range(segments):
-            state, prediction = model(state, now)
         source = (length[:, None] + place - 1).where(fits, length[:, None] - 1)
-        logits = prediction.logits.gather(1, source[..., None].expand(-1, -1, prediction.logits.shape[2]))
+        state = model.initial_state(now, keys[at_work])
+        for _ in range(segments - 1):
+            state, _none = model.answer_at(state, now, source[:, :0])
+        _state, logits = model.answer_at(state, now, source)
         choice = torch.where(fits, chooser[at_work].choose(logits, 0), PAD)
         matters = fits & ~chooser.ended(choice)
         done = ((choice == before) | ~matters).all(1)
@@ -170,8 +170,8 @@ def _one_by_one(model: Remembering, batch: Batch, new_tokens: int, room: Tensor,
     visible = (columns < slots + length[:, None]) | (columns >= slots + P)
     written = torch.full((B, new_tokens), PAD, dtype=torch.int32, device=device)
     open_rows = room > 0
-    logits, memory = model.read(batch)
-    logits = logits[torch.arange(B, device=device), length - 1]
+    logits, memory = model.read(batch, length[:, None] - 1)
+    logits = logits[:, 0]
     for step in range(new_tokens):
         last = chooser.choose(logits[:, None], step)[:, 0]
         written[:, step] = torch.where(open_rows, last, PAD)
