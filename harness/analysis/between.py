@@ -134,8 +134,7 @@ def _of_arm(a: Folder, b: Folder, task: str, arm: str) -> Iterator[Row]:
             seeds = []
         if seeds:
             left, right = both.matrices(split, ["A", "B"], COLUMN, seeds)
-            row |= compare.figures(left, right, a.suite.equivalence_band)
-            row["no_contrast"] = compare.no_contrast(floors.get(split), left, right)
+            row |= compare.figures(left, right, a.suite.equivalence_band, floors.get(split))
             most = max(len(both.ids[split, name][seed]) for name in "AB" for seed in seeds)
             if most > row["examples"]:
                 missing.append(f"{most - row['examples']} of {most} examples are in one folder only")

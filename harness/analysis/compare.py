@@ -202,14 +202,15 @@ def _compare(
     row["no_contrast"] = row["gate"] = None
     if seeds:
         left, right = answers.matrices(split, [a, b], column, seeds)
-        row |= figures(left, right, suite.equivalence_band, exact=pair.metric == "exact")
-        row["no_contrast"] = no_contrast(floor if pair.metric == "exact" else None, left, right)
+        exact = pair.metric == "exact"
+        row |= figures(left, right, suite.equivalence_band, floor if exact else None, exact=exact)
     return row
 
 
-def figures(left: np.ndarray, right: np.ndarray, band: float, *, exact: bool = True) -> Row:
+def figures(left: np.ndarray, right: np.ndarray, band: float, floor: float | None, *, exact: bool = True) -> Row:
     """The statistics of a comparison, from two arms' results by seed and example [S, E]: columns of comparisons.csv."""
     delta = left.astype(np.float64) - right
+    without = no_contrast(floor, left, right)
     difference, low, high = (float(v) for v in stats.difference_interval(delta))
     return {
         "mean_a": float(left.mean(dtype=np.float64)),
@@ -223,7 +224,8 @@ def figures(left: np.ndarray, right: np.ndarray, band: float, *, exact: bool = T
         "p_mcnemar": " ".join(f"{p:.4g}" for p in stats.mcnemar(left, right)) if exact else None,
         "examples": left.shape[1],
         "smallest_detectable": stats.smallest_detectable_difference(delta),
-        "seeds_needed": stats.seeds_needed(delta),
+        "seeds_needed": None if without else stats.seeds_needed(delta),
+        "no_contrast": without,
     }
 
 
@@ -240,14 +242,14 @@ def alike(runs: Sequence[Row], arms: tuple[str, str], seed: int) -> bool:
 def no_contrast(floor: float | None, left: np.ndarray, right: np.ndarray) -> str | None:
     """Why two arms can't show which is better, if so: both solve the task, or neither beats the trivial predictor."""
     if min(left.mean(), right.mean()) >= CEILING:
-        return f"both are at the ceiling (at least {CEILING:.0%})"
+        return f"both are at the ceiling (at least {CEILING:.0%}): a harder task is needed, not more seeds"
     if floor is None or len(left) < 2:
         return None
     for arm in (left, right):
         _, low, high = stats.level_interval(arm)
         if low > floor and high >= floor + FLOOR_MARGIN:
             return None
-    return f"neither is shown to be above the floor of {100 * floor:.1f} %"
+    return f"neither is shown to be above the floor of {100 * floor:.1f} %: longer training is needed, not more seeds"
 
 
 def _missing(runs: Sequence[Row], arms: tuple[str, str], planned: int, paired: int) -> str:
