@@ -300,7 +300,7 @@ def deep_merge(base: dict[str, Any], over: Mapping[str, Any], replace: tuple[str
 SMOKE: dict[str, Any] = {
     "budget": {"updates": 4},
     "max_updates": 4,
-    "evaluation": {"points": 2, "validation_examples": 8, "test_examples": 8},
+    "evaluation": {"points": 2, "validation_examples": 4, "test_examples": 4},
 }
 """What --smoke changes in every recipe: seconds per cell, through the same code."""
 

@@ -150,6 +150,6 @@ def test_builtin_suites_are_valid(name):
     suite = suites.load_suite(document, label)
     assert suite.name == name
     # replicas of a published unequal comparison have no arms that may be compared
-    fair = {task: entry for task, entry in suite.tasks.items() if "-artefact" not in task}
+    fair = {t: entry for t, entry in suite.tasks.items() if "-artefact" not in t and "-leaky" not in t}
     assert all(entry.primary for entry in fair.values()), "every task declares its primary comparison"
     assert not any(entry.primary for task, entry in suite.tasks.items() if task not in fair)
