@@ -29,7 +29,8 @@ def answer(tables: Tables, task: str) -> Answer:
         row: dict[str, Any] = rows.iloc[0].to_dict()
         sentence = _unbroken(row["sentence"])
         questions = [_sure(tables, row), _compute(tables, task), _seeds(tables, row), _runs(tables, row)]
-        return Answer(task, row["verdict"], TONES[row["verdict"]], brief(tables, row), sentence, anchor, questions)
+        tone, why = TONES[row["verdict"]], why_open(tables, row)
+        return Answer(task, row["verdict"], tone, brief(tables, row, why), sentence, anchor, why, questions)
     if (runs["status"] == "finished").any():
         words = f"The suite fixes no primary comparison for {task}."
         return Answer(task, NO_COMPARISON, "open", words, words, anchor)
@@ -51,8 +52,25 @@ def headline(tables: Tables, answers: list[Answer]) -> str:
     return f"{who}{numbers.plural(len(answers), 'task')}: {' · '.join(parts)}"
 
 
-def brief(tables: Tables, row: dict[str, Any]) -> str:
-    """One plain sentence: the verdict in words, both accuracies, the difference and its interval."""
+def why_open(tables: Tables, row: dict[str, Any]) -> str:
+    """Why it cannot be told, in few words: what would have to change. Empty where it can, or nobody has looked."""
+    if row["verdict"] != compare.CANNOT_TELL:
+        return ""
+    if row["no_contrast"] or row["gate"]:
+        return str(row["gate"] or row["no_contrast"]).split(":")[0]
+    if not numbers.absent(row["seeds_needed"]) and (seeds := _settling(tables, row)) > row["seeds"]:
+        return f"about {seeds:.0f} seeds would settle a difference of this size"
+    adjusted = row["p_adjusted"]
+    return "" if numbers.absent(adjusted) else f"adjusted p = {numbers.p_value(adjusted)}"
+
+
+def _settling(tables: Tables, row: dict[str, Any]) -> float:
+    """Seeds that settle a difference of this size, of those that a verdict may rest on."""
+    return float(max(row["seeds_needed"], tables.suite.minimum_seeds))
+
+
+def brief(tables: Tables, row: dict[str, Any], why: str = "") -> str:
+    """One plain sentence: the verdict in words, both accuracies, the difference, its interval, and why it is open."""
     first, second = (tables.suite.arm_label(row[key]) for key in ("arm_a", "arm_b"))
     if numbers.absent(row["difference"]):
         return f"{first} and {second} have no seed in common that both finished."
@@ -67,7 +85,7 @@ def brief(tables: Tables, row: dict[str, Any]) -> str:
         compare.NO_VERDICT: f"{numbers.plural(row['seeds'], 'seed')} of {tables.suite.minimum_seeds} that a verdict "
         f"needs; so far {first} against {second}",
     }[row["verdict"]]
-    return _unbroken(f"{start}: {levels}, {gap}.")
+    return _unbroken(f"{start}: {levels}, {gap}{'; ' * bool(why)}{why}.")
 
 
 def _signed(fraction: float) -> str:
@@ -99,7 +117,7 @@ def _sure(tables: Tables, row: dict[str, Any]) -> Question:
     if settled or row["no_contrast"] or numbers.absent(row["low"]):
         return Question("How sure?", lines)
     if not numbers.absent(row["seeds_needed"]):
-        seeds = max(row["seeds_needed"], tables.suite.minimum_seeds)
+        seeds = _settling(tables, row)
         if seeds > row["seeds"]:
             lines.append(f"About {seeds:.0f} seeds would settle a difference of this size (80 % power).")
         else:

@@ -27,9 +27,8 @@ def main_table(tables: Tables, answers: list[Answer]) -> Table:
             gap = (
                 f"{numbers.percent(found[0]['difference'])} {numbers.percent_range(found[0]['low'], found[0]['high'])}"
             )
-        table.rows.append(
-            Row([Cell(answer.task), *row, Cell(gap.replace(" –", "")), Cell(answer.label, tone=answer.tone)])
-        )
+        verdict = Cell(f"{answer.label}: {answer.why}" if answer.why else answer.label, tone=answer.tone)
+        table.rows.append(Row([Cell(answer.task), *row, Cell(gap.replace(" –", "")), verdict]))
     return table
 
 

@@ -74,6 +74,7 @@ class Answer:
     brief: str
     sentence: str
     anchor: str
+    why: str = ""  # it cannot be told
     questions: list[Question] = field(default_factory=list)
 
 
