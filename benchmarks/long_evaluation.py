@@ -10,11 +10,8 @@ last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from peak_memory import Peak, by_rows
 
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.records import write_score_tables
@@ -71,16 +69,6 @@ def made_up(folder: Path, count: int, tokens: int) -> Examples:
     return Examples(**found)
 
 
-def memory() -> tuple[int, int]:
-    """KiB of this process's own memory, and of pages of files."""
-    own = dict.fromkeys(("RssAnon", "RssFile"), 0)
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in own:
-            own[name] = int(value.split()[0])
-    return own["RssAnon"], own["RssFile"]
-
-
 def measure(count: int, tokens: int, out: Any) -> None:
     torch.set_num_threads(1)
     task = Rows(tokens=tokens)
@@ -90,26 +78,15 @@ def measure(count: int, tokens: int, out: Any) -> None:
         examples = made_up(folder, count, tokens)
         generator = torch.Generator().manual_seed(0)
         model = create_model("hrm", config, ModelShape.of(task), generator=generator)
-        peak, over = [0, 0], threading.Event()
-
-        def watch() -> None:
-            while not over.wait(0.02):
-                peak[:] = [max(a, b) for a, b in zip(peak, memory(), strict=True)]
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
         began = time.perf_counter()
-        loop = Loop(segments=SEGMENTS)
-        result = evaluate(model, task, loop, examples, segments=SEGMENTS, batch_size=512, write=True, folder=folder)
-        scored = time.perf_counter()
-        key = {"cell_id": "0" * 12, "task": "rows", "arm": "hrm", "seed": 0}
-        write_score_tables(folder, key, task, (1, 4, SEGMENTS), 1.0, {"test": examples}, {"test": result})
-        written = time.perf_counter()
-        over.set()
-        watcher.join()
-        own, file = (round(kib / 1024, 1) for kib in peak)
-        seconds = {"seconds_scoring": round(scored - began, 1), "seconds_writing": round(written - scored, 1)}
-        out.put({"rows": count, "own_mib": own, "file_mib": file, **seconds})
+        with Peak() as peak:
+            loop = Loop(segments=SEGMENTS)
+            result = evaluate(model, task, loop, examples, segments=SEGMENTS, batch_size=512, write=True, folder=folder)
+            scored = time.perf_counter()
+            key = {"cell_id": "0" * 12, "task": "rows", "arm": "hrm", "seed": 0}
+            write_score_tables(folder, key, task, (1, 4, SEGMENTS), 1.0, {"test": examples}, {"test": result})
+        seconds = {"scoring": scored - began, "writing": time.perf_counter() - scored}
+        out.put({"rows": count, **peak.mib(), **{f"seconds_{name}": round(s, 1) for name, s in seconds.items()}})
 
 
 def main() -> None:
@@ -117,22 +94,7 @@ def main() -> None:
     parser.add_argument("--rows", default="40000,120000", help="sizes, such as 40000,422786")
     parser.add_argument("--tokens", type=int, default=81)
     options = parser.parse_args()
-    sizes = sorted(int(n) for n in options.rows.split(","))
-    context = multiprocessing.get_context("spawn")
-    found = []
-    for count in sizes:
-        out = context.Queue()
-        process = context.Process(target=measure, args=(count, options.tokens, out))
-        process.start()
-        found.append(out.get())
-        process.join()
-        print(*(f"{name} {value}" for name, value in found[-1].items()), sep="  ", flush=True)
-    first, last = found[0], found[-1]
-    more = last["rows"] - first["rows"]
-    per_row = (
-        {name: round((last[name] - first[name]) * 2**20 / more, 1) for name in ("own_mib", "file_mib")} if more else {}
-    )
-    print(json.dumps({"sizes": found, "bytes_per_row": per_row}))
+    by_rows(measure, [int(n) for n in options.rows.split(",")], options.tokens)
 
 
 if __name__ == "__main__":

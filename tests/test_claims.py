@@ -58,7 +58,8 @@ def claim(**changes: Any) -> Claim:
 
 
 def verdict(of: Evidence, **changes: Any) -> dict[str, Any]:
-    return claims.judge("test", claim(**changes), of, {})
+    (row,) = claims.judged(of, {"test": claim(**changes)})
+    return row
 
 
 def test_all_forty_claims_and_the_headlines_have_a_verdict_or_a_reason(results: Path) -> None:

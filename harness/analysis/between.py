@@ -128,14 +128,14 @@ def _of_arm(a: Folder, b: Folder, task: str, arm: str) -> Iterator[Row]:
         missing = list(left_out)
         scored = [both.scores.get((split, name, COLUMN), {}) for name in "AB"]
         seeds = [seed for seed in paired if all(seed in one for one in scored)]
-        shared = _shared(both, split, seeds)
-        if seeds and not shared:
+        ids = [both.ids[split, name][seed] for name in "AB" for seed in seeds]
+        if seeds and not len(compare.common(ids)):
             missing.append(f"seed {', '.join(map(str, seeds))}: no example in common")
             seeds = []
         if seeds:
             left, right = both.matrices(split, ["A", "B"], COLUMN, seeds)
             row |= compare.figures(left, right, a.suite.equivalence_band, floors.get(split))
-            most = max(len(both.ids[split, name][seed]) for name in "AB" for seed in seeds)
+            most = max(len(own) for own in ids)
             if most > row["examples"]:
                 missing.append(f"{most - row['examples']} of {most} examples are in one folder only")
         row["seeds"], row["not_paired"], row["differs"] = len(seeds), "; ".join(missing) or None, differs or None
@@ -165,12 +165,6 @@ def _joined(ours: Answers, theirs: Answers) -> Answers:
         both.ids |= {(split, name): found for (split, _), found in one.ids.items()}
         both.scores |= {(split, name, column): found for (split, _, column), found in one.scores.items()}
     return both
-
-
-def _shared(both: Answers, split: str, seeds: Sequence[int]) -> set[str]:
-    """Examples that every paired run scored."""
-    sets = [set(both.ids[split, name][seed]) for name in "AB" for seed in seeds]
-    return set.intersection(*sets) if sets else set()
 
 
 def _differences(ours: Row, theirs: Row) -> Iterator[str]:

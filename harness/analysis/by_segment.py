@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.analysis.results import read_table
-from harness.errors import BrokenData
+from harness.analysis.examples import read_examples
 
-COLUMNS = ["split", "difficulty", "halting_step", "correct_by_segment", "q_halt_by_segment"]
+COLUMNS = ("difficulty", "halting_step", "correct_by_segment", "q_halt_by_segment")
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,12 @@ class BySegment:
 
 def read_by_segment(folder: Path) -> list[BySegment]:
     """The splits of a run's share of examples, in its order. Raises BrokenData where its rows don't agree."""
-    path = folder / "examples.csv.gz"
-    found = []
-    for split, part in read_table(path, "examples", COLUMNS).groupby("split", sort=False):
-        try:
-            right = np.frombuffer("".join(part["correct_by_segment"]).encode("ascii"), np.uint8) == ord("1")
-            right = right.reshape(len(part), len(part["correct_by_segment"].iloc[0]))
-            texts = part["q_halt_by_segment"]
-            logits = None
-            if (texts != "").any():
-                logits = np.array(";".join(texts).split(";"), np.float64).reshape(right.shape)
-        except ValueError as error:
-            raise BrokenData(f"{path}: split {split}: segments don't agree between rows ({error})") from None
-        steps, difficulty = (part[name].to_numpy(dtype=np.float64) for name in ("halting_step", "difficulty"))
-        found.append(BySegment(str(split), right, logits, steps, difficulty))
-    return found
+    return [
+        BySegment(
+            split, own["correct_by_segment"], own.get("q_halt_by_segment"), own["halting_step"], own["difficulty"]
+        )
+        for split, own in read_examples(folder, COLUMNS).items()
+    ]
 
 
 def depths(trained: int) -> list[int]:

@@ -99,15 +99,23 @@ def find(name: str) -> Claim:
     return claims[name]
 
 
-def judged(of: Evidence) -> list[Row]:
-    """Rows of claims.csv, in the order of claims.yaml."""
+def judged(of: Evidence, claims: Mapping[str, Claim] | None = None) -> list[Row]:
+    """Rows of claims.csv, in the order of claims.yaml, or of these claims.
+
+    All are measured on one task before the next, so that one task's examples are kept at a time.
+    """
+    claims = registry().claims if claims is None else claims
+    measured: dict[str, list[Outcome]] = {name: [] for name in claims}
+    for task in of.suite.tasks:
+        for name, claim in claims.items():
+            measured[name] += _measured(claim, of, task)
+        of.forget()
     static = read_json(STATIC)
-    return [judge(name, claim, of, static) for name, claim in registry().claims.items()]
+    return [judge(name, claim, of, measured[name], static) for name, claim in claims.items()]
 
 
-def judge(name: str, claim: Claim, of: Evidence, static: Mapping[str, Any]) -> Row:
-    """One claim's row."""
-    outcomes: list[Outcome] = []
+def judge(name: str, claim: Claim, of: Evidence, outcomes: Sequence[Outcome], static: Mapping[str, Any]) -> Row:
+    """One claim's row, from its outcomes on all tasks."""
     if claim.untestable is not None:
         verdict, reason = NOT_TESTABLE, claim.untestable
     elif claim.untested is not None:
@@ -117,7 +125,6 @@ def judge(name: str, claim: Claim, of: Evidence, static: Mapping[str, Any]) -> R
         verdict, reason = SUPPORTED if figure["holds"] else REFUTED, "computed, no run needed"
         outcomes = [Outcome("", figure["measured"], figure["holds"], "")]
     else:
-        outcomes = list(_measured(claim, of))
         verdict, reason = join(claim, of, outcomes)
     settled = claim.kind in ("static", "citation") or not outcomes
     return {
@@ -136,13 +143,12 @@ def judge(name: str, claim: Claim, of: Evidence, static: Mapping[str, Any]) -> R
     }
 
 
-def _measured(claim: Claim, of: Evidence) -> Iterator[Outcome]:
-    """The claim's outcome on every task it is about, with a failed gate's reason in place of the outcome."""
-    assert claim.measure is not None
-    (name,) = evidence.MEASURES.keys() & claim.measure.keys()
-    for task in of.suite.tasks:
+def _measured(claim: Claim, of: Evidence, task: str) -> Iterator[Outcome]:
+    """The claim's outcomes on a task, if it is about it, with a failed gate's reason in place of the outcome."""
+    measure = claim.measure or {}
+    for name in evidence.MEASURES.keys() & measure.keys():
         if any(fnmatchcase(task, pattern) for pattern in claim.tasks):
-            for outcome in evidence.MEASURES[name](of, task, claim.measure):
+            for outcome in evidence.MEASURES[name](of, task, measure):
                 shut = of.shut(claim.gates, task, outcome.arms)
                 yield outcome._replace(holds=None, why=shut) if shut else outcome
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from harness.analysis import audit, stats
-from harness.analysis.results import Primary, Suite, read_parts
+from harness.analysis.examples import ID, read_examples, shared
+from harness.analysis.results import Primary, Suite
 
 Row = dict[str, Any]
 
@@ -51,7 +53,10 @@ RULES = {
 
 @dataclass
 class Answers:
-    """One task's results per example. `scores[split, arm, column][seed]` is [E], rows as in `ids[split, arm][seed]`."""
+    """One task's results per example. `scores[split, arm, column][seed]` is [E], rows as in `ids[split, arm][seed]`.
+
+    Runs of the same examples have one array of ids among them.
+    """
 
     cells: dict[tuple[str, int], str] = field(default_factory=dict)  # (arm, seed) → cell id
     ids: dict[tuple[str, str], dict[int, np.ndarray]] = field(default_factory=dict)
@@ -62,39 +67,37 @@ class Answers:
         return sorted({split for split, _ in self.ids}, key=lambda name: (name != "test", name))
 
     def matrices(self, split: str, arms: Sequence[str], column: str, seeds: Sequence[int]) -> list[np.ndarray]:
-        """[seeds, examples] per arm, over the examples that all of them answered, in one order."""
+        """[seeds, examples] float32 per arm, over the examples that all of them answered, in one order."""
         runs = [(arm, seed) for arm in arms for seed in seeds]
         ids = [self.ids[split, arm][seed] for arm, seed in runs]
         scores = [self.scores[split, arm, column][seed] for arm, seed in runs]
         if any(not np.array_equal(other, ids[0]) for other in ids[1:]):
-            common = set(ids[0]).intersection(*ids[1:])
+            in_all = common(ids)
             for i, own in enumerate(ids):
                 names, rows = np.unique(own, return_index=True)
-                scores[i] = scores[i][rows[np.isin(names, list(common))]]
-        count = len(seeds)
-        return [np.stack(scores[i * count : (i + 1) * count]) for i in range(len(arms))]
+                scores[i] = scores[i][rows[np.isin(names, in_all)]]
+        parts = (scores[i : i + len(seeds)] for i in range(0, len(runs), len(seeds)))
+        return [np.stack(part, dtype=np.float32, casting="same_kind") for part in parts]
 
 
 def read_answers(results: Path, finished: Sequence[Row]) -> Answers:
     """The examples of one task's finished runs."""
     answers = Answers()
-    wanted = ["split", "example_id", *COLUMN.values()]
+    known: dict[str, list[np.ndarray]] = {}
     for run in finished:
         arm, seed = run["arm"], int(run["seed"])
         answers.cells[arm, seed] = run["cell_id"]
-        found: dict[str, list[dict[str, np.ndarray]]] = {}
-        for some in read_parts(results / run["run_folder"] / "examples.csv.gz", "examples", wanted):
-            for split, part in some.groupby("split", sort=False):
-                own = {column: part[column].to_numpy(dtype=np.float32) for column in COLUMN.values()}
-                own["example_id"] = part["example_id"].to_numpy(dtype=str)
-                found.setdefault(str(split), []).append(own)
-        for split, parts in found.items():
-            whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            answers.ids.setdefault((split, arm), {})[seed] = whole["example_id"]
+        for split, own in read_examples(results / run["run_folder"], [ID, *COLUMN.values()]).items():
+            answers.ids.setdefault((split, arm), {})[seed] = shared(own[ID], known.setdefault(split, []))
             for column in COLUMN.values():
-                if not np.isnan(whole[column]).any():  # empty: the column does not apply to this arm
-                    answers.scores.setdefault((split, arm, column), {})[seed] = whole[column]
+                if not np.isnan(own[column]).any():  # empty: the column does not apply to this arm
+                    answers.scores.setdefault((split, arm, column), {})[seed] = own[column]
     return answers
+
+
+def common(ids: Sequence[np.ndarray]) -> np.ndarray:
+    """Examples that every run scored, each once, in the order of their ids."""
+    return reduce(np.intersect1d, ids, ids[0])
 
 
 def levels(

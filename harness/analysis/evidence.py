@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.analysis import audit, compare, stats
+from harness.analysis.examples import ID, Columns, read_examples, shared
 from harness.analysis.halting import rank_correlation
-from harness.analysis.results import Suite, read_table
+from harness.analysis.results import Suite
 
 Row = dict[str, Any]
 Floats = np.ndarray
@@ -29,6 +30,21 @@ class Outcome(NamedTuple):
     why: str  # where it is open
     arms: tuple[str, ...] = ()
     cells: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run's N test examples by id: `run[column]` is [N], that of correct_by_segment [N, segments]."""
+
+    ids: np.ndarray  # [N] in order
+    order: np.ndarray  # [N] their places in the columns
+    columns: Columns
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return self.columns[column][self.order]
+
+
+SCORED = ("difficulty", "correct", "correct_model", "correct_oracle", "token", "halting_step", "correct_by_segment")
 
 
 @dataclass
@@ -44,7 +60,9 @@ class Evidence:
     gates: Sequence[Row] = ()
     passes: Sequence[Row] = ()
     states: Sequence[Row] = ()
-    _examples: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    _scored: dict[tuple[str, str], list[Scored]] = field(default_factory=dict)
+    _ids: list[np.ndarray] = field(default_factory=list)  # those that runs of `_scored` share, and their orders
+    _orders: list[np.ndarray] = field(default_factory=list)
 
     @property
     def least(self) -> int:
@@ -57,19 +75,22 @@ class Evidence:
         """Why the gates let no verdict pass: the first that failed or did not run; empty where all are open."""
         return audit.shut(self.gates, needed, task, arms)
 
-    def test(self, task: str, arm: str) -> list[Any]:
-        """Test examples of every finished run, by seed: a frame in the order of the first run's examples."""
-        if (task, arm) not in self._examples:
-            wanted = ["split", "example_id", "difficulty", "correct", "correct_model", "correct_oracle", "token"]
-            wanted += ["halting_step", "correct_by_segment"]
-            frames = []
+    def test(self, task: str, arm: str) -> list[Scored]:
+        """Test examples of every finished run, by seed; none where runs scored different ones, or none."""
+        if (task, arm) not in self._scored:
+            found = []
             for run in sorted(self.finished(task, arm), key=lambda r: int(r["seed"])):
-                path = self.results / run["run_folder"] / "examples.csv.gz"
-                frame = read_table(path, "examples", wanted)
-                frames.append(frame[frame["split"] == "test"].sort_values("example_id", kind="stable"))
-            common = [f for f in frames if f["example_id"].tolist() == frames[0]["example_id"].tolist()]
-            self._examples[task, arm] = common if len(common) == len(frames) else []
-        return self._examples[task, arm]
+                columns = read_examples(self.results / run["run_folder"], [ID, *SCORED]).get("test", {})
+                ids = columns.pop(ID, np.empty(0))
+                order = np.argsort(ids, kind="stable")
+                found.append(Scored(shared(ids[order], self._ids), shared(order, self._orders), columns))
+            self._scored[task, arm] = found if all(len(r.ids) and r.ids is found[0].ids for r in found) else []
+        return self._scored[task, arm]
+
+    def forget(self) -> None:
+        """Let the examples go that `test` read."""
+        for kept in (self._scored, self._ids, self._orders):
+            kept.clear()
 
 
 Measure = Callable[[Evidence, str, Mapping[str, Any]], Iterator[Outcome]]
@@ -162,14 +183,14 @@ def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcom
 def _token_lead(of: Evidence, task: str, first: str, second: str) -> tuple[stats.Interval, int] | None:
     """(paired difference in token accuracy, seeds), of the seeds that both arms finished."""
     seeds = [sorted(int(run["seed"]) for run in of.finished(task, arm)) for arm in (first, second)]
-    frames = [of.test(task, arm) for arm in (first, second)]
+    scored = [of.test(task, arm) for arm in (first, second)]
     runs = [run for arm in (first, second) for run in of.finished(task, arm)]
     both = [seed for seed in sorted(set(seeds[0]) & set(seeds[1])) if compare.alike(runs, (first, second), seed)]
-    if not both or not all(frames) or frames[0][0]["example_id"].tolist() != frames[1][0]["example_id"].tolist():
+    if not both or not all(scored) or not np.array_equal(scored[0][0].ids, scored[1][0].ids):
         return None
     one, two = (
-        np.stack([frame["token"].to_numpy(dtype=float) for seed, frame in zip(own, parts, strict=True) if seed in both])
-        for own, parts in zip(seeds, frames, strict=True)
+        np.stack([run["token"] for seed, run in zip(own, parts, strict=True) if seed in both])
+        for own, parts in zip(seeds, scored, strict=True)
     )
     return stats.difference_interval(one - two), len(both)
 
@@ -219,24 +240,24 @@ def depths(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outc
     asked = measure["depths"]
     for arm in asked["arms"]:
         segments = {int(run["segments"] or 1) for run in of.finished(task, arm)}
-        frames = of.test(task, arm) if segments and segments != {1} else []
-        if not frames:
+        scored = of.test(task, arm) if segments and segments != {1} else []
+        if not scored:
             continue
         trained = segments.pop()
-        deepest = int(frames[0]["correct_by_segment"].str.len().max())
+        deepest = scored[0]["correct_by_segment"].shape[1]
         if "last" in (asked["to"], asked["from"]) and deepest <= trained:
             continue  # nothing was recorded beyond the trained depth
         matrices = []
         for name in (asked["to"], asked["from"]):
             if name in ("model", "oracle"):
-                columns = [frame[f"correct_{name}"].to_numpy() for frame in frames]
+                columns = [run[f"correct_{name}"] for run in scored]
             else:
-                at = {"first": 0, "trained": trained - 1, "last": -1}[name]
-                columns = [frame["correct_by_segment"].str[at].eq("1").to_numpy() for frame in frames]
+                at = {"first": 0, "trained": min(trained, deepest) - 1, "last": -1}[name]
+                columns = [run["correct_by_segment"][:, at] for run in scored]
             matrices.append(np.stack(columns).astype(float))
         found = stats.difference_interval(matrices[0] - matrices[1])
         mean, low, high = (float(v) for v in found)
-        holds, why = (None, few(len(frames), of)) if few(len(frames), of) else (None, "")
+        holds, why = (None, few(len(scored), of)) if few(len(scored), of) else (None, "")
         if not why:
             holds = beyond(low, high, asked.get("at_least", 0.0))
             why = "" if holds is not None else "the interval reaches across the threshold"
@@ -260,18 +281,18 @@ def auroc(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outco
 def early(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """Share of test examples that halt by the model's rule within `steps` segments: at least `at_least`."""
     asked = measure["early"]
-    for arm, frames in _recurrent(of, task, asked["arms"]):
-        values = np.array([(frame["halting_step"] <= asked["steps"]).mean() for frame in frames])
+    for arm, scored in _recurrent(of, task, asked["arms"]):
+        values = np.array([(run["halting_step"] <= asked["steps"]).mean() for run in scored])
         yield _over_seeds(of, task, arm, values, lambda low, high: _reached(low, high, asked)[0], percent=True)
 
 
 def saved(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """Share of segments that halting by the model's rule leaves out, where accuracy falls by no more than `loses`."""
     asked = measure["saved"]
-    for arm, frames in _recurrent(of, task, asked["arms"]):
+    for arm, scored in _recurrent(of, task, asked["arms"]):
         segments = int(of.finished(task, arm)[0]["segments"])
-        values = np.array([1 - frame["halting_step"].mean() / segments for frame in frames])
-        halted, fixed = (np.stack([f[c].to_numpy(dtype=float) for f in frames]) for c in ("correct_model", "correct"))
+        values = np.array([1 - run["halting_step"].mean() / segments for run in scored])
+        halted, fixed = (np.stack([run[c] for run in scored]).astype(float) for c in ("correct_model", "correct"))
         mean, low, high = (float(v) for v in stats.difference_interval(halted - fixed))
         found = _over_seeds(of, task, arm, values, lambda a, b: _reached(a, b, asked)[0], percent=True)
         kept = beyond(low, high, -asked["loses"])
@@ -284,11 +305,11 @@ def saved(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outco
 
 def spearman(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """Rank correlation of halting step and difficulty over test examples: above 0."""
-    for arm, frames in _recurrent(of, task, measure["spearman"]["arms"]):
+    for arm, scored in _recurrent(of, task, measure["spearman"]["arms"]):
         values = []
-        for frame in frames:
-            known = frame[frame["difficulty"].notna()]
-            found = rank_correlation(known["halting_step"].to_numpy(), known["difficulty"].to_numpy())
+        for run in scored:
+            known = ~np.isnan(run["difficulty"])
+            found = rank_correlation(run["halting_step"][known], run["difficulty"][known])
             values += [] if found is None else [found]
         yield _over_seeds(of, task, arm, np.array(values), lambda low, high: beyond(low, high, 0.0))
 
@@ -322,13 +343,13 @@ def moving(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outc
     yield Outcome(where, shown, holds, why, tuple(arms), " ".join(_cells(of, task, arm) for arm in arms))
 
 
-def _recurrent(of: Evidence, task: str, arms: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+def _recurrent(of: Evidence, task: str, arms: Sequence[str]) -> Iterator[tuple[str, list[Scored]]]:
     """Arms of several segments with their test examples by seed."""
     for arm in arms:
         runs = of.finished(task, arm)
-        frames = of.test(task, arm) if runs and all((run["segments"] or 1) > 1 for run in runs) else []
-        if frames:
-            yield arm, frames
+        scored = of.test(task, arm) if runs and all((run["segments"] or 1) > 1 for run in runs) else []
+        if scored:
+            yield arm, scored
 
 
 def _over_seeds(

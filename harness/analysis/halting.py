@@ -24,18 +24,17 @@ def flips(run: Row, splits: Sequence[BySegment]) -> Iterator[Row]:
     """Rows of flips.csv: what each segment after the first changed. None for an arm of one pass."""
     trained = int(run["segments"])
     for own in splits:
-        before, after = own.right[:, :-1], own.right[:, 1:]
-        gained, lost = (~before & after).sum(0), (before & ~after).sum(0)
-        for m in range(after.shape[1]):
+        for m in range(1, own.right.shape[1]):
+            before, after = own.right[:, m - 1], own.right[:, m]
             yield {
                 **{name: run[name] for name in KEY},
                 "split": own.split,
-                "segments": m + 2,
-                "gained": int(gained[m]),
-                "lost": int(lost[m]),
-                "right": int(after[:, m].sum()),
+                "segments": m + 1,
+                "gained": int((~before & after).sum()),
+                "lost": int((before & ~after).sum()),
+                "right": int(after.sum()),
                 "examples": len(after),
-                "beyond_training": int(m + 2 > trained),
+                "beyond_training": int(m + 1 > trained),
             }
 
 
@@ -48,7 +47,9 @@ def stopping(run: Row, splits: Sequence[BySegment]) -> Iterator[Row]:
         if most < 2:
             continue
         rows = np.arange(len(own.right))
-        first_right = np.where(own.right[:, :most].any(1), own.right[:, :most].argmax(1) + 1, most)
+        first_right = np.full(len(rows), most)
+        for m in reversed(range(most)):
+            first_right[own.right[:, m]] = m + 1
         asked = {"fixed": np.full(len(rows), most), "model": own.halting_step.astype(np.int64), "oracle": first_right}
         for rule, steps in asked.items():
             for allowed in depths(most):

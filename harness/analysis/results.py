@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ def table_file(table: str) -> str:
     return "examples.csv.gz" if table == "examples" else f"{table}.csv"
 
 
-PART_ROWS = 50_000
+PART_ROWS = 10_000
 """Rows of a long table that are in memory together: as text, 16 segments of an example take about 1.5 kB."""
 SMALL = 64_000
 """Bytes of a file that is kept once read: collecting reads a run's share of examples four times, each for itself."""
@@ -180,14 +181,26 @@ def read_table(path: Path, table: str, columns: list[str] | None = None) -> pd.D
 
     Raises BrokenData when its columns are not those of the schema.
     """
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise BrokenData(f"{path}: cannot be read ({error})") from None
+    found = _stat(path)
     if found.st_size > SMALL or columns is None:
         return _whole(path, table, columns)
     kept = _kept(path, table, found.st_mtime_ns, found.st_size)
     return kept[[name for name in names(table) if name in columns]].copy()
+
+
+def read_parts(path: Path, table: str, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """`read_table`, a long table PART_ROWS rows at a time; at least one part, which may be empty."""
+    if _stat(path).st_size > SMALL:
+        yield from _parts(path, table, columns, PART_ROWS)
+    else:
+        yield read_table(path, table, columns)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise BrokenData(f"{path}: cannot be read ({error})") from None
 
 
 @lru_cache(maxsize=512)
@@ -197,7 +210,7 @@ def _kept(path: Path, table: str, changed: int, size: int) -> pd.DataFrame:
 
 
 def _whole(path: Path, table: str, columns: list[str] | None) -> pd.DataFrame:
-    (frame,) = read_parts(path, table, columns, None)
+    (frame,) = _parts(path, table, columns, None)
     return frame
 
 
@@ -206,10 +219,8 @@ def forget_tables() -> None:
     _kept.cache_clear()
 
 
-def read_parts(
-    path: Path, table: str, columns: list[str] | None = None, rows: int | None = PART_ROWS
-) -> Iterator[pd.DataFrame]:
-    """`read_table`, at most so many rows at a time; at least one part, which may be empty."""
+def _parts(path: Path, table: str, columns: list[str] | None, rows: int | None) -> Iterator[pd.DataFrame]:
+    """At most so many rows at a time."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             head = file.readline().rstrip("\r\n")
