@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -94,8 +95,9 @@ def _signed(fraction: float) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """No line may end in `p =`."""
-    return text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%")
+    """No line may end in `p =`, or within an interval."""
+    text = text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%")
+    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def _sure(tables: Tables, row: dict[str, Any]) -> Question:
