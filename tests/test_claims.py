@@ -15,7 +15,7 @@ from harness import reproducing, suite
 from harness.analysis import claims, stats
 from harness.analysis.claims import Claim
 from harness.analysis.collect import collect
-from harness.analysis.evidence import Evidence, Outcome, student
+from harness.analysis.evidence import BUT_THE_LEAK, Evidence, Outcome, student
 from harness.analysis.results import read_suite, read_tables
 from harness.errors import UserError
 from harness.files import read_json
@@ -110,7 +110,12 @@ def test_thresholds_and_bands_of_a_difference(evidence: Callable[..., Evidence])
 def test_a_lead_that_is_larger_on_another_task_is_judged_by_the_difference_of_the_two(
     evidence: Callable[..., Evidence],
 ) -> None:
-    of = evidence()
+    fields = {"result": "passed", "figure": "", "reason": None}
+    gates = [
+        {"task": task, "arm": arm, "gate": gate, **fields}
+        for task in ("clear", "same", "few") for arm in ("hrm", "transformer") for gate in BUT_THE_LEAK
+    ]  # fmt: skip
+    of = evidence(gates=gates)
 
     def found(there: str, here: str) -> dict[str, Any]:
         lead = {"in": {here: there}, "arms": [["hrm", "transformer"]]}
@@ -121,10 +126,16 @@ def test_a_lead_that_is_larger_on_another_task_is_judged_by_the_difference_of_th
     assert found("clear", "clear")["verdict"] == "cannot tell", "a lead is no larger than itself"
     assert "2 of 5 seeds" in found("few", "same")["reason"]
     assert found("absent", "same")["reason"] == "not measured in this suite"
-    gate = {"task": "clear", "arm": "hrm", "gate": "G-budget", "result": "failed", "figure": "", "reason": None}
     lead = {"lead": {"in": {"same": "clear"}, "arms": [["hrm", "transformer"]]}}
-    row = verdict(evidence(gates=[gate]), measure=lead, tasks=["same"])
-    assert row["verdict"] == "cannot tell" and "on clear, G-budget failed for hrm" in row["reason"]
+
+    def with_gate(name: str, result: str) -> dict[str, Any]:
+        gate = {"task": "clear", "arm": "hrm", "gate": name, "result": result, "figure": "x", "reason": None}
+        others = [row for row in gates if (row["task"], row["arm"], row["gate"]) != ("clear", "hrm", name)]
+        return verdict(evidence(gates=[*others, gate]), measure=lead, tasks=["same"])
+
+    assert with_gate("G-leak", "failed")["verdict"] == "supported", "the leak is what the other task is for"
+    assert "on clear, gate G-budget failed for hrm" in with_gate("G-budget", "failed")["reason"]
+    assert "on clear, gate G-grad did not run for hrm" in with_gate("G-grad", "not run")["reason"]
     # twins' leads are zero, so the difference is the other lead, a half of that in exact accuracy (see synthetic.py)
     exact = next(row for row in of.comparisons if row["task"] == "clear" and row["split"] == "test")
     assert f"apart by {50 * abs(exact['difference']):.1f} points" in found("clear", "same")["measured"]

@@ -167,14 +167,17 @@ def test_stopping_rules_are_told_apart_for_arms_of_several_segments_only(results
 def test_all_pairs_and_the_shifted_split_are_compared(results: Path) -> None:
     table = read_table(results / "comparisons.csv", "comparisons")
     won = table[table["task"] == "won"]
-    assert [(r.role, r.split, r.arm_a, r.arm_b) for r in won.itertuples()] == [
-        ("primary", "test", "hrm", "transformer"),
-        ("secondary", "ood-length", "hrm", "transformer"),
-        ("secondary", "test", "hrm", "transformer-flops"),
-        ("secondary", "test", "transformer", "transformer-flops"),
+    assert [(r.role, r.split, r.stopping, r.arm_a, r.arm_b) for r in won.itertuples()] == [
+        ("primary", "test", "fixed", "hrm", "transformer"),
+        ("secondary", "test", "model", "hrm", "transformer"),
+        ("secondary", "ood-length", "fixed", "hrm", "transformer"),
+        ("secondary", "test", "fixed", "hrm", "transformer-flops"),
+        ("secondary", "test", "fixed", "transformer", "transformer-flops"),
     ]
-    assert list(won["matching_rule"]) == ["params", "params", "params+inference_flops", "each to hrm"]
-    assert won["p_adjusted"].notna().tolist() == [True, False, False, False]
+    assert list(won["matching_rule"]) == [*["params"] * 3, "params+inference_flops", "each to hrm"]
+    assert won["p_adjusted"].notna().tolist() == [True, False, False, False, False]
+    levels = read_table(results / "levels.csv", "levels").set_index(["task", "arm", "split", "stopping"])["mean"]
+    assert won["mean_a"].iloc[1] == pytest.approx(levels["won", "hrm", "test", "model"])
 
 
 def test_holm_runs_over_primary_comparisons_with_enough_seeds(results: Path) -> None:

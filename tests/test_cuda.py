@@ -21,6 +21,12 @@ from tasks.base import DataFolder
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 
 CUDA: dict = {"device": "cuda", "precision": "float64"}
+BFLOAT16 = pytest.param(
+    "bfloat16",
+    marks=pytest.mark.skipif(
+        torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8, reason="no bfloat16 tensor cores here"
+    ),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,7 @@ def test_a_gpu_and_a_cpu_train_to_the_same_weights(name):
         torch.testing.assert_close(others[key], value, rtol=1e-6, atol=1e-8, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16])
 @pytest.mark.parametrize("name", ["hrm", "transformer", "trm-mlp"])
 def test_compiling_changes_a_loss_by_no_more_than_rounding(name, precision):
     model, config = FAMILIES[name]
@@ -80,7 +86,7 @@ def test_an_update_does_not_wait_for_the_device(name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16])
 def test_a_strict_run_gives_the_same_bytes_again_also_when_stopped(tmp_path, toy_task, precision):  # noqa: F811
     chosen = cell(
         config={**SMALL_HRM, "dropout": 0.1}, device="cuda", precision=precision, deterministic=True, updates=120,

@@ -246,6 +246,28 @@ def test_one_pass_arms_and_single_seeds_get_reasons_instead_of_figures(tmp_path:
     assert not reasons["toy-learning"]
 
 
+def test_learning_curves_end_in_words_at_the_mean_over_seeds(results: Path) -> None:
+    tables = read_tables(results)
+    won = tables.curves.query("task == 'won'").sort_values("updates")
+    ends = won.groupby(["arm", "seed"])["validation_exact"].last()
+    figures = {figure.name: figure for figure in dict(all_figures(tables))["won"]}
+    for arm, by_seed in ends.groupby("arm"):
+        assert by_seed.nunique() > 1
+        assert f"{arm} {100 * by_seed.mean():.0f} %" in figures["won-learning"].alt
+
+
+def test_an_answer_says_what_own_halting_makes_of_it_and_which_arm_learned_nothing(tmp_path: Path) -> None:
+    spec = FakeTask({"hrm": 0.3, "transformer": 0.8}, seeds=6, floor=0.35)
+    results = build(tmp_path / "results", {"toy": spec})
+    collect(results)
+    tables = read_tables(results)
+    (found,) = [section.answer for section in page_of(tables, {}, "results").tasks]
+    (own,) = tables.comparisons.query("stopping == 'model'").to_dict("records")
+    brief = found.brief.replace("\u00a0", " ")
+    assert f"Stopped by its own halting: {numbers.percent(own['mean_a'])} % against" in brief
+    assert "hrm is not shown to be above the floor of 35.0 %" in brief and "transformer is not" not in brief
+
+
 def test_an_arm_looks_the_same_in_every_figure(results: Path) -> None:
     seen: dict[str, set[str]] = {}
     for _, figures in all_figures(read_tables(results)):

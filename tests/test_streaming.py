@@ -250,6 +250,8 @@ def test_columns_of_many_rows_lie_on_disk_where_the_folder_can_be_written(tmp_pa
 @pytest.mark.parametrize(
     ("column", "row", "text"),
     [("correct_by_segment", 1, "0" * 15), ("correct_by_segment", 9, "0" * 15), ("q_halt_by_segment", 9, ""),
+     ("correct_by_segment", [3, 4], ["0" * 15, "0" * 17]),
+     ("q_halt_by_segment", [3, 4], ["1" + ";1" * 14, "1" + ";1" * 16]),
      ("q_halt_by_segment", slice(6, 9), ""), ("q_halt_by_segment", slice(0, 10), ";".join("1" * 4)),
      ("q_halt_by_segment", 4, "a;" * 15 + "b")],
 )  # fmt: skip

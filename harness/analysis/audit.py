@@ -209,8 +209,10 @@ def select(of: Runs) -> Found:
 
 def depth(of: Runs) -> Found:
     """Test is scored at the trained number of segments, and every depth is recorded."""
-    problems, shown = [], set()
+    problems, shown, stayed = [], set(), []
     for run in of.own:
+        curve = read_table(of.results / run["run_folder"] / "curves.csv", "curves")
+        stayed.append(float(curve["train_segments"].mean()))
         table = read_table(of.results / run["run_folder"] / "depth.csv", "depth")
         test = table[table["split"] == "test"]
         at = test[test["segments"] == run["segments"]]["exact"]
@@ -221,6 +223,8 @@ def depth(of: Runs) -> Found:
         shown |= {int(n) for n in test["segments"]}
     trained = _range([run["segments"] for run in of.own])
     figure = f"trained and scored at {trained}; recorded at {', '.join(map(str, sorted(shown)))}"
+    if trained != "1" and not math.isnan(mean := sum(stayed) / len(stayed)):
+        figure += f"; halting left an example {mean:.1f} segments of training in the mean"
     return Found(FAILED if problems else PASSED, "; ".join([*problems, figure]))
 
 

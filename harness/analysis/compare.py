@@ -156,6 +156,9 @@ def comparisons(
     pairs: list[tuple[str, Primary]] = []
     if primary:
         pairs.append(("primary", primary))
+        halting = any((run["segments"] or 1) > 1 for run in runs if run["arm"] in primary.arms)
+        if halting and _asked(primary) == PLAIN:
+            pairs.append(("secondary", Primary(arms=primary.arms, stopping="model")))
         shifted = [split for split in answers.splits() if split not in ("test", primary.split)]
         pairs += [("secondary", Primary(arms=primary.arms, split=split)) for split in shifted]
     for pair in combinations(info.arms, 2):
@@ -245,14 +248,19 @@ def alike(runs: Sequence[Row], arms: tuple[str, str], seed: int) -> bool:
 def no_contrast(floor: float | None, left: np.ndarray, right: np.ndarray) -> str | None:
     """Why two arms can't show which is better, if so: both solve the task, or neither beats the trivial predictor."""
     if min(left.mean(), right.mean()) >= CEILING:
-        return f"both are at the ceiling (at least {CEILING:.0%}): a harder task is needed, not more seeds"
+        return f"both are at the ceiling (at least {CEILING:.0%}), and more seeds would not help"
     if floor is None or len(left) < 2:
         return None
     for arm in (left, right):
         _, low, high = stats.level_interval(arm)
-        if low > floor and high >= floor + FLOOR_MARGIN:
+        if above(float(low), float(high), floor):
             return None
-    return f"neither is shown to be above the floor of {100 * floor:.1f} %: longer training is needed, not more seeds"
+    return f"neither is shown to be above the floor of {100 * floor:.1f} %, and more seeds would not help"
+
+
+def above(low: float, high: float, floor: float) -> bool:
+    """Whether an interval of an accuracy shows that more was learned than the best trivial predictor knows."""
+    return low > floor and high >= floor + FLOOR_MARGIN
 
 
 def _missing(runs: Sequence[Row], arms: tuple[str, str], planned: int, paired: int) -> str:

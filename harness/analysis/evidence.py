@@ -152,27 +152,27 @@ def _verdict(
     return verdict == (compare.BETTER if sign > 0 else compare.WORSE), ""
 
 
-FAIR = ("G-data", "G-grad", "G-budget", "G-select")
-"""Gates that an arm with published faults in its data must pass, too, for its lead to mean anything."""
+BUT_THE_LEAK = tuple(gate for gate in audit.COMPARISON if gate != "G-leak")
+"""Gates that a task with a leak put in must pass, for nothing else to be what makes a lead there."""
 
 
 def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcome]:
     """By how much the first arm's lead in token accuracy on test is larger on another task, `in` by this one's name,
-    than on this one: above 0. For replicas with a fault: the lead there, against the lead without the fault."""
+    than on this one: above 0, where it leads there at all. For a task with a leak, against its twin without."""
     other = measure["lead"]["in"].get(task)
     for first, second in measure["lead"]["arms"] if other in of.suite.tasks else ():
         leads = [_token_lead(of, name, first, second) for name in (other, task)]
         found = [known for known in leads if known is not None]
         if len(found) < 2:
             continue
-        (there, here), seeds = [interval for interval, _ in found], min(count for _, count in found)
-        mean, low, high = (float(v) for v in stats.between(there, here))
+        (there, here), seeds = [known.interval for known in found], min(len(known.seeds) for known in found)
+        mean, low, high = (float(v) for v in _apart(*found))
         holds = None if few(seeds, of) else beyond(low, high, 0.0)
         why = few(seeds, of) or "the interval reaches across the threshold" * (holds is None)
-        shut = [row for row in of.gates if (row["task"], row["result"]) == (other, audit.FAILED)]
-        unfair = [f"{row['gate']} failed for {row['arm']}" for row in shut if row["arm"] in (first, second)
-                  and row["gate"] in FAIR]  # a replica's faults shut others: that is what it is for  # fmt: skip
-        holds, why = (None, f"on {other}, {unfair[0]}") if unfair else (holds, why)
+        if holds and there.low <= 0:
+            holds, why = None, f"no lead is shown on {other} either"
+        unfair = audit.closed(of.gates, BUT_THE_LEAK, other, (first, second))
+        holds, why = (None, f"on {other}, {unfair}") if unfair else (holds, why)
         shown = f"leads of {compare.points(float(there.mean))} and {compare.points(float(here.mean))}, "
         shown += f"apart by {compare.points(mean)} {compare.interval(low, high)}"
         where = f"{other} against {task} ({of.suite.arm_label(first)} − {of.suite.arm_label(second)})"
@@ -180,8 +180,24 @@ def lead(of: Evidence, task: str, measure: Mapping[str, Any]) -> Iterator[Outcom
         yield Outcome(where, shown, holds, why, (first, second), cells)
 
 
-def _token_lead(of: Evidence, task: str, first: str, second: str) -> tuple[stats.Interval, int] | None:
-    """(paired difference in token accuracy, seeds), of the seeds that both arms finished."""
+class _Lead(NamedTuple):
+    """A lead in token accuracy of the seeds that both arms finished: by seed and example [S, E], and its interval."""
+
+    seeds: list[int]
+    ids: np.ndarray
+    delta: Floats
+    interval: stats.Interval
+
+
+def _apart(there: _Lead, here: _Lead) -> stats.Interval:
+    """The difference of two leads: paired by seed and example where both tasks have the same, else as independent."""
+    if there.seeds == here.seeds and np.array_equal(there.ids, here.ids):
+        return stats.difference_interval(there.delta - here.delta)
+    return stats.between(there.interval, here.interval)
+
+
+def _token_lead(of: Evidence, task: str, first: str, second: str) -> _Lead | None:
+    """The first arm's lead over the second, where they have seeds and examples in common."""
     seeds = [sorted(int(run["seed"]) for run in of.finished(task, arm)) for arm in (first, second)]
     scored = [of.test(task, arm) for arm in (first, second)]
     runs = [run for arm in (first, second) for run in of.finished(task, arm)]
@@ -192,7 +208,7 @@ def _token_lead(of: Evidence, task: str, first: str, second: str) -> tuple[stats
         np.stack([run["token"] for seed, run in zip(own, parts, strict=True) if seed in both])
         for own, parts in zip(seeds, scored, strict=True)
     )
-    return stats.difference_interval(one - two), len(both)
+    return _Lead(both, scored[0][0].ids, one - two, stats.difference_interval(one - two))
 
 
 # -- of one arm ------------------------------------------------------------------------------------------------

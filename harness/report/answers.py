@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -58,7 +59,7 @@ def why_open(tables: Tables, row: dict[str, Any]) -> str:
     if row["verdict"] != compare.CANNOT_TELL:
         return ""
     if row["no_contrast"] or row["gate"]:
-        return str(row["gate"] or row["no_contrast"]).split(":")[0]
+        return str(row["gate"] or row["no_contrast"])
     if not numbers.absent(row["seeds_needed"]) and (seeds := _settling(tables, row)) > row["seeds"]:
         return f"about {seeds:.0f} seeds would settle a difference of this size"
     adjusted = row["p_adjusted"]
@@ -86,7 +87,31 @@ def brief(tables: Tables, row: dict[str, Any], why: str = "") -> str:
         compare.NO_VERDICT: f"{numbers.plural(row['seeds'], 'seed')} of {tables.suite.minimum_seeds} that a verdict "
         f"needs; so far {first} against {second}",
     }[row["verdict"]]
-    return _unbroken(f"{start}: {levels}, {gap}{'; ' * bool(why)}{why}.")
+    more = [*_own_halting(tables, row), *_unlearned(tables, row)]
+    return _unbroken(" ".join([f"{start}: {levels}, {gap}{'; ' * bool(why)}{why}.", *more]))
+
+
+def _own_halting(tables: Tables, row: dict[str, Any]) -> Iterator[str]:
+    """The same two arms, each stopped by its own halting head where it has one, on test."""
+    pair = {name: row[name] for name in ("task", "arm_a", "arm_b")}
+    if (row["split"], row["stopping"]) == ("test", "fixed"):
+        for other in select(tables.comparisons, **pair, split="test", stopping="model").to_dict("records"):
+            if not numbers.absent(other["difference"]):
+                levels = f"{numbers.percent(other['mean_a'])} % against {numbers.percent(other['mean_b'])} %"
+                ends = numbers.percent_range(other["low"], other["high"])
+                yield f"Stopped by its own halting: {levels}, {_signed(other['difference'])} points {ends}."
+
+
+def _unlearned(tables: Tables, row: dict[str, Any]) -> Iterator[str]:
+    """That one of the arms is not shown to know more than a trivial predictor, where the other is."""
+    if row["metric"] == "exact" and not row["no_contrast"]:
+        for arm in (row["arm_a"], row["arm_b"]):
+            levels = select(tables.levels, task=row["task"], arm=arm, split=row["split"], stopping=row["stopping"])
+            for level in levels.to_dict("records"):
+                known = not numbers.absent(level["floor"]) and level["seeds"] > 1
+                if known and not compare.above(level["low"], level["high"], level["floor"]):
+                    floor = numbers.percent(level["floor"])
+                    yield f"{tables.suite.arm_label(arm)} is not shown to be above the floor of {floor} %."
 
 
 def _signed(fraction: float) -> str:

@@ -10,17 +10,27 @@ from harness.report.plots import select
 
 
 def main_table(tables: Tables, answers: list[Answer]) -> Table:
-    """By task: every arm's exact accuracy on test, the primary difference, and the verdict."""
+    """By task: every arm's exact accuracy on test, under its own halting rule, too, the floor, the primary difference,
+    and the verdict."""
     arms = [arm for arm in tables.suite.arms if arm in set(tables.levels["arm"])]
+    halting = set(select(tables.levels, stopping="model")["arm"])
+    rules = [(arm, rule) for arm in arms for rule in ("fixed", "model") if rule == "fixed" or arm in halting]
     label = tables.suite.arm_label
     table = Table(
         "Exact accuracy on test (%), and the primary difference",
-        [column("task"), *(number(label(arm)) for arm in arms), number("difference (points)"), column("verdict")],
+        [
+            column("task"),
+            *(number(label(arm) + ", own halting" * (rule == "model")) for arm, rule in rules),
+            number("floor"),
+            number("difference (points)"),
+            column("verdict"),
+        ],
     )
     for answer in answers:
-        levels = select(tables.levels, task=answer.task, split="test", metric="exact", stopping="fixed")
-        mean = levels.set_index("arm")["mean"]
-        row = [Cell(numbers.percent(mean[arm]) if arm in mean.index else numbers.NONE) for arm in arms]
+        levels = select(tables.levels, task=answer.task, split="test", metric="exact")
+        mean = {(level["arm"], level["stopping"]): level["mean"] for level in levels.to_dict("records")}
+        floor = levels["floor"].max() if len(levels) else None
+        row = [Cell(numbers.percent(value)) for value in (*map(mean.get, rules), floor)]
         found = select(tables.comparisons, task=answer.task, role="primary").to_dict("records")
         gap = numbers.NONE
         if found and not numbers.absent(found[0]["difference"]):
@@ -36,4 +46,4 @@ def main_markdown(figure: Figure, table: str, headline: str, command: str, warni
     """The file; `table` is already Markdown. The figure's path is relative to the file."""
     picture = "" if figure.missing else f"![{figure.alt}](figures/{figure.name}.svg)\n\n*{figure.caption}*\n\n"
     headline = f"{warning}\n\n**{headline}" if warning else f"**{headline}"
-    return f"{headline}**\n\n{picture}{table}\n\nMade by `{command}`; the whole report is `index.html` beside this.\n"
+    return f"{headline}**\n\n{picture}{table}\n\nMade by `{command}`.\n"

@@ -85,7 +85,7 @@ def provenance(tables: Tables) -> str:
 def tuning(tables: Tables) -> str:
     """Which arms were tuned, how, and what was chosen."""
     if tables.tuning.empty:
-        return "No arm was tuned: all take the recipe's learning rate and weight decay."
+        return "No tuning stage ran: all arms take the recipe's learning rate and weight decay (see Limits)."
     settings, parts = tables.suite.tuning or {}, []
     for task, rows in tables.tuning.groupby("task", sort=False):
         label = tables.suite.arm_label

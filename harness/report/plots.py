@@ -119,8 +119,11 @@ def _learning(tables: Tables, task: str, arms: dict[str, Look]) -> Figure:
         "Exact accuracy on validation (%) against updates, examples, training FLOPs and training seconds: "
         f"which of them is held equal decides which arm leads. {BAND}"
     )
-    last = curves.groupby("arm", sort=False).last()["validation_exact"]
-    figure.alt = f"Learning curves on {task}, four axes of cost. At the last point: {_listed(last, arms)}."
+    ends = curves.groupby(["arm", "seed"], sort=False)["validation_exact"].last()
+    last = ends.groupby("arm", sort=False).mean()
+    figure.alt = (
+        f"Learning curves on {task}, four axes of cost. At the last point, mean over seeds: {_listed(last, arms)}."
+    )
     axes_of = (("updates", "updates"), ("examples", "examples"), ("flops", "training FLOPs"), ("seconds", "seconds"))
     figure.panels = [_learning_panel(curves, arms, column, label) for column, label in axes_of]
     return figure
