@@ -188,13 +188,13 @@ def leak(task: Task, model: ReasoningModel, batch: Batch) -> Finding:
             return Finding(FAILED, "the label of a position is the input of the next, which the model sees")
         return Finding(INAPPLICABLE, "every position is asked at once and may see all inputs, none of them an answer")
     length = batch.inputs.shape[1]
-    moved = 0.0
+    moved, before = 0.0, outputs(model, batch)
     for place in sorted({1, length // 3, length // 2, length - 1} - {0}):
         changed = batch.inputs.clone()
         other = changed[:, place] % (len(task.vocabulary) - 1) + 1  # another token, never padding
         changed[:, place] = torch.where(batch.inputs[:, place] == PAD, batch.inputs[:, place], other)
         new = Batch(changed, batch.labels, batch.puzzle_ids, batch.facts)
-        for one, two in zip(outputs(model, batch), outputs(model, new), strict=True):
+        for one, two in zip(before, outputs(model, new), strict=True):
             moved = max(moved, _apart(one.logits[:, :place], two.logits[:, :place]))
     return Finding(PASSED if moved <= EQUAL else FAILED, f"a later token moves earlier outputs by {moved:.1e}")
 
