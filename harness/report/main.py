@@ -8,11 +8,17 @@ from harness.report.figures import Figure
 from harness.report.page import Answer, Cell, Row, Table, column, number
 from harness.report.plots import select
 
+MOST_ARMS = 8
+"""Columns of arms that a page of text has room for."""
+
 
 def main_table(tables: Tables, answers: list[Answer]) -> Table:
     """By task: every arm's exact accuracy on test, under its own halting rule, too, the floor, the primary difference,
-    and the verdict."""
+    and the verdict. Of many arms those of the primary comparisons alone."""
     arms = [arm for arm in tables.suite.arms if arm in set(tables.levels["arm"])]
+    if len(arms) > MOST_ARMS:
+        asked = {arm for task in tables.suite.tasks.values() if task.primary for arm in task.primary.arms}
+        arms = [arm for arm in arms if arm in asked]
     halting = set(select(tables.levels, stopping="model")["arm"])
     rules = [(arm, rule) for arm in arms for rule in ("fixed", "model") if rule == "fixed" or arm in halting]
     label = tables.suite.arm_label
