@@ -46,8 +46,9 @@ def same(one: str, other: str) -> bool:
 
 def last_digit(number: str) -> float:
     """1 in the last place of a number as it is written, for a short one; 0 for a long one and for a whole one."""
-    decimals = len(number.partition(".")[2].partition("e")[0])
-    return 10.0**-decimals if 0 < decimals <= 3 else 0.0
+    mantissa, _, exponent = number.partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return 10.0 ** (int(exponent or 0) - decimals) if 0 < decimals <= 3 else 0.0
 
 
 def test_numbers_in_text_may_differ_by_their_last_digit_alone():

@@ -192,7 +192,7 @@ def long_runs(tmp_path_factory) -> dict[int, tuple[Path, list[dict]]]:
 @pytest.mark.parametrize(
     ("read", "most"),
     [
-        (lambda folder, runs: [read_by_segment(folder / run["run_folder"]) for run in runs], 5),
+        (lambda folder, runs: [read_by_segment(folder / run["run_folder"]) for run in runs], 20),
         (lambda folder, runs: compare.read_answers(folder, runs), 30),
         (lambda folder, runs: [(of := Evidence(folder, None, runs, (), (), ())).test("t", "a"), of], 60),
     ],

@@ -71,7 +71,7 @@ def _ids(texts: pd.Series) -> np.ndarray:
 
 
 def _digits(texts: pd.Series) -> np.ndarray:
-    _alike(texts.str.len())
+    _alike({len(text) for text in texts})
     digits = np.frombuffer("".join(texts).encode("ascii"), np.uint8) == ord("1")
     return digits.reshape(len(texts), len(texts.iloc[0]))
 
@@ -80,14 +80,14 @@ def _logits(texts: pd.Series) -> np.ndarray:
     """No rows where every text is empty."""
     if not (texts != "").any():
         return np.empty(0)
-    _alike(texts.str.count(";"))
+    _alike({text.count(";") for text in texts})
     return np.array(";".join(texts).split(";"), np.float64).reshape(len(texts), -1)
 
 
-def _alike(lengths: pd.Series) -> None:
+def _alike(lengths: set[int]) -> None:
     """One row too short and one too long would else make a table of the right size."""
-    if lengths.nunique() > 1:
-        raise ValueError(f"from {lengths.min()} to {lengths.max()} in a row")
+    if len(lengths) > 1:
+        raise ValueError(f"from {min(lengths)} to {max(lengths)} in a row")
 
 
 def _numbers(values: pd.Series) -> np.ndarray:
