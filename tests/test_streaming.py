@@ -15,13 +15,14 @@ from synthetic import FakeTask, build
 from test_running import rows
 from toys import Shifted, cell, trainer
 
+from harness import spill
 from harness.analysis import compare, examples, results
 from harness.analysis.by_segment import read_by_segment
 from harness.analysis.collect import collect
 from harness.analysis.evidence import Evidence
 from harness.errors import BrokenData
 from harness.evaluation import evaluate as evaluation
-from harness.evaluation import records, spill
+from harness.evaluation import records
 from harness.evaluation.evaluate import Evaluation
 from tasks.base import DataFolder, Examples
 

@@ -1,6 +1,6 @@
 """A run's examples as columns of numbers, read a part at a time: as text they may exceed the memory.
 
-Columns of many rows lie on disk, as those of an evaluation do (harness/evaluation/spill.py), so that what is kept of an
+Columns of many rows lie on disk, as those of an evaluation do (harness/spill.py), so that what is kept of an
 example in memory is its id alone.
 """
 
@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
+from harness import spill
 from harness.analysis.results import read_parts, table_file
 from harness.errors import BrokenData
-from harness.evaluation import spill
 from harness.tables import TABLES
 
 Columns = dict[str, np.ndarray]

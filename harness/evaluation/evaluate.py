@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.evaluation import spill
-from harness.evaluation.spill import blocks, empty, release
+from harness import spill
 from harness.evaluation.written import write_answers
 from harness.recipe import Loop
 from harness.spacing import evenly
+from harness.spill import blocks, empty, release
 from harness.training.act import detached, wants_to_halt
 from harness.training.batches import DeviceData
 from models.base import ReasoningModel
@@ -38,7 +38,7 @@ class Count(NamedTuple):
 class Evaluation:
     """N examples × M segments. Depth d stands in column d − 1.
 
-    What is [N, M] may lie on disk (harness/evaluation/spill.py), so it is read a block of rows at a time.
+    What is [N, M] may lie on disk (harness/spill.py), so it is read a block of rows at a time.
     """
 
     trained: int  # segments in training: the depth of `fixed`

@@ -14,9 +14,9 @@ import numpy as np
 from harness import tables
 from harness.cell import Cell
 from harness.evaluation.evaluate import Count, Evaluation
-from harness.evaluation.spill import blocks
 from harness.files import write_atomically
 from harness.spacing import evenly
+from harness.spill import blocks
 from tasks.base import PAD, Examples, Task
 
 
