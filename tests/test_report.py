@@ -268,6 +268,14 @@ def test_an_answer_says_what_own_halting_makes_of_it_and_which_arm_learned_nothi
     assert "hrm is not shown to be above the floor of 35.0 %" in brief and "transformer is not" not in brief
 
 
+def test_two_seeds_say_nothing_of_floors(tmp_path: Path) -> None:
+    spec = FakeTask({"hrm": 0.3, "transformer": 0.8}, seeds=2, floor=0.35)
+    results = build(tmp_path / "results", {"toy": spec})
+    collect(results)
+    (found,) = [section.answer for section in page_of(read_tables(results), {}, "results").tasks]
+    assert "2 seeds of 5" in found.brief.replace("\u00a0", " ") and "is not shown to be above" not in found.brief
+
+
 def test_an_arm_looks_the_same_in_every_figure(results: Path) -> None:
     seen: dict[str, set[str]] = {}
     for _, figures in all_figures(read_tables(results)):

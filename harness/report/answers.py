@@ -103,12 +103,13 @@ def _own_halting(tables: Tables, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _unlearned(tables: Tables, row: dict[str, Any]) -> Iterator[str]:
-    """That one of the arms is not shown to know more than a trivial predictor, where the other is."""
+    """That one of the arms is not shown to know more than a trivial predictor, where the other is. With fewer seeds
+    than a verdict needs, intervals are too wide for that to mean anything."""
     if row["metric"] == "exact" and not row["no_contrast"]:
         for arm in (row["arm_a"], row["arm_b"]):
             levels = select(tables.levels, task=row["task"], arm=arm, split=row["split"], stopping=row["stopping"])
             for level in levels.to_dict("records"):
-                known = not numbers.absent(level["floor"]) and level["seeds"] > 1
+                known = not numbers.absent(level["floor"]) and level["seeds"] >= tables.suite.minimum_seeds
                 if known and not compare.above(level["low"], level["high"], level["floor"]):
                     floor = numbers.percent(level["floor"])
                     yield f"{tables.suite.arm_label(arm)} is not shown to be above the floor of {floor} %."
